@@ -1,12 +1,12 @@
-"""Plans: which record stands where, from weights, an order and a stop.
+"""Plans: which record is at each position, from weights, an order and a stop.
 
-Bottom up: `weights` and `groups` make exact shares of what a user says, `weightings` of the sources' sizes, and
-`schedules` makes phases of them. `orders` meet the `demand` of a stage with one of the `periods`, mostly a table, see
-`table_fills`, or one that carries what no table holds, see `carrying`. `stops` say when a mix ends, and `stages` cuts
-it there. `shuffle` orders the records within a source, unless `sampling` draws them; `record_lengths` count where
-lengths follow the ratio. `plan_spec` resolves a plan's inputs, `locating` finds records by their position, `totals`
-are what was given before one, `plan_report` says what a mix will do, and `plan` is the front of all this.
-`loss_weights` are apart.
+Bottom up: `weights` and `groups` turn a user's numbers into exact shares, `weightings` derives weights from the sizes
+of the sources, and `schedules` turns weights that change into phases. `orders` fill the `demand` of a stage with one
+of the `periods`: usually a table (`table_fills`), or a table with swaps where no table holds the shares exactly
+(`carrying`). `stops` say when a mix ends, and `stages` cuts it there. `shuffle` orders the records within a source,
+unless `sampling` draws them; `record_lengths` is used where summed lengths follow the ratio. `plan_spec` resolves the
+inputs of a plan, `locating` finds records by their position, `totals` counts what was given before one, `plan_report`
+describes what a mix will do, and `plan` brings all of this together. `loss_weights` is independent of the rest.
 """
 
 from __future__ import annotations

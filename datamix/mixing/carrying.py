@@ -1,11 +1,13 @@
-"""The order of a mix whose weights no table holds: how its slots, and what changes between its cycles, are chosen.
+"""Fill a period for shares that no table holds exactly: choose the slots of a cycle and the swaps between cycles.
 
-1. A cycle gets a length at which the large sources have hardly a fraction of a slot over (`carried`).
-2. Each source gets whole slots of it, by the largest remainders; what is left of its share is its rest, of either sign.
-3. The sources form a chain in which the sum of the rests before each link stays below a slot (`_chain`). So the two
-   sources of a link make up for it by one slot of the cycle, which one gives to the other in some cycles: a swap.
-4. The slots are placed by earliest deadline, each source's around a line that leaves room for its swaps (`_filled`).
-5. Longer cycles are tried until a bound on every source's deviation (`_bound`) is at most 2 slots.
+1. A cycle gets a length at which the shares of large sources are nearly whole numbers of slots (`carried`).
+2. Each source gets whole slots of it, by largest remainders; the difference to its exact share, of either sign, is its
+   rest.
+3. The sources form a chain in which the sum of the rests before each link stays below one slot (`_chain`). The two
+   sources of a link make up for that sum by a swap: one slot of the cycle, which one gives to the other in some cycles.
+4. The slots are placed by earliest deadline, those of each source around a line that leaves room for its swaps
+   (`_filled`).
+5. Longer cycles are tried until a bound on the deviation of every source (`_bound`) is at most 2 slots.
 """
 
 from __future__ import annotations
@@ -22,31 +24,31 @@ from datamix.mixing.periods.table import Table
 from datamix.mixing.table_fills import earliest_deadlines
 
 LEAST_SLOTS, _MOST_SLOTS = 2**13, 2**22
-"""The slots of a cycle, at least and at most."""
-_ENOUGH_RARE_SLOTS = 4  # a cycle in which the rarest source has so many is not made longer for it
-_MAX_CENTRED_SLOTS = 3  # a source of so few has them around the middle of the cycle, not moved away from others'
+"""The smallest and the largest number of slots in a cycle."""
+_ENOUGH_RARE_SLOTS = 4  # a cycle is not made longer once the rarest source has this many slots
+_MAX_CENTRED_SLOTS = 3  # a source with at most this many slots has them around the middle of the cycle
 _LARGE_SHARE = 1 / 32
-_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots from a source's line: the first that works
-_NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths of a cycle that a try compares; tries, each of twice the slots
-_SLOTS_PER_SOURCE = 64  # a cycle may be so long for each source, however small `slots` is
-_UNIT = 2**96  # the parts of a slot in which amounts are counted
+_WIDTHS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # slots from a source's line; the first that works is used
+_NUM_LENGTHS, _MAX_TRIES = 512, 4  # lengths of a cycle compared in a try; tries, each with twice the slots
+_SLOTS_PER_SOURCE = 64  # a cycle may have this many slots per source, however small `slots` is
+_UNIT = 2**96  # parts of a slot, in which amounts are counted
 _ONE = 2**64
 _SMALLEST = 2.0**-50
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 def carried(shares: Sequence[Fraction], slots: int) -> Carried:
-    """Fill a cycle, and find what has to change between cycles so that the shares are exact for ever.
+    """Fill a cycle, and find the swaps between cycles that make the shares exact in the long run.
 
     Args:
-      shares: The shares of all sources, adding up to 1, shape [num_sources]; zero for one that does not take part.
-      slots: The length of a cycle, at most; it is longer where many sources have a smaller share than a slot of it.
+      shares: The shares of all sources, adding up to 1, shape [num_sources]; 0 for one that does not take part.
+      slots: The largest length of a cycle; it is longer where many sources have a share of less than one slot of it.
 
     Returns:
       A period in which at every position every source is within 2 slots of its share.
 
     Raises:
-      ConfigError: A share, or too many of them, are too small.
+      ConfigError: A share is too small, or too many are.
     """
     active = [source for source, share in enumerate(shares) if share]
     parts = [shares[source] for source in active]
@@ -63,7 +65,7 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
         if most > _MOST_SLOTS:
             text = f"a share of {sizes.min():.3g} is below one record in {_MOST_SLOTS:,}, and there are too many such"
             raise ConfigError(f"{text} shares; raise them, or make some 0.", key="mix")
-        # Of many lengths, that at which large sources have the least over.
+        # Choose the length at which the shares of large sources are closest to whole numbers of slots.
         lengths = most - np.arange(_NUM_LENGTHS) * (most // 2 // _NUM_LENGTHS)
         over = sizes[large] * lengths[:, None]
         length = int(lengths[np.argmin(np.abs(over - np.rint(over)).max(axis=1, initial=0))])
@@ -80,24 +82,24 @@ def carried(shares: Sequence[Fraction], slots: int) -> Carried:
 
 
 def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
-    """Sources in an order in which what flows from neighbour to neighbour stays below a slot; None where none is found.
+    """An order of the sources in which the flow between neighbours stays below one slot; None where none is found.
 
-    A source gives no more slots in a cycle than it has: one without any has to take from both sides.
+    A source gives no more slots in a cycle than it has: one without any must take from both neighbours.
     """
     rest = np.asarray([part / _UNIT for part in rests])
-    left, few = np.ones(len(quota), bool), np.minimum(quota, 2)
+    remaining, few = np.ones(len(quota), bool), np.minimum(quota, 2)
     chain: list[int] = []
     flow = 0
     for _ in range(len(quota)):
         after = flow / _UNIT + rest
-        may = left & (int(flow > 0) + (after < 0) <= quota) & (np.abs(after) < 1)
-        if not may.any():
+        fits = remaining & (int(flow > 0) + (after < 0) <= quota) & (np.abs(after) < 1)
+        if not fits.any():
             return None
-        # Those that hardly fit anywhere come first. Prefer a running total below zero: a source without a slot of its
+        # Sources that hardly fit anywhere come first. Prefer a running total below zero: a source without a slot of its
         # own can only take one.
         cost = few + 8 * (np.abs(after) > 0.5) + np.abs(after) / 2 + 0.125 * (after > 0)
-        chosen = int(np.argmin(np.where(may, cost, np.inf)))
-        left[chosen] = False
+        chosen = int(np.argmin(np.where(fits, cost, np.inf)))
+        remaining[chosen] = False
         flow += rests[chosen]
         chain.append(chosen)
     return chain
@@ -106,8 +108,8 @@ def _chain(quota: np.ndarray, rests: Sequence[int]) -> list[int] | None:
 def _filled(
     ids: np.ndarray, num_sources: int, quota: np.ndarray, rests: Sequence[int], chain: Sequence[int]
 ) -> tuple[float, Carried]:
-    """The cycle of a chain of sources and its swaps; and a bound on how far any source is ever from its share."""
-    # A source's line through the cycle, and those of its swaps, are moved so that it is off by as much above as below.
+    """A bound on the distance of any source from its share, and the period: the cycle of a chain and its swaps."""
+    # The line of a source, and those of its swaps, are shifted so that it deviates as much upwards as downwards.
     spread = np.empty(len(quota))
     spread[np.argsort(quota, kind="stable")] = np.arange(len(quota)) * _GOLDEN % 1 / 2
     center, phases, phase = np.zeros(len(quota)), [], 0.5
@@ -129,7 +131,7 @@ def _filled(
         flow += rests[source]
         gives, takes = (following, source) if flow > 0 else (source, following)
         slots = table.slots[ids[gives]]
-        # The slot in the middle of the cycle, or the one before it.
+        # The giver's middle slot in the cycle, or the one before it if the middle one is already given.
         place[i] = slots[len(slots) // 2 - num_given[gives]] if flow else 0
         num_given[gives] += bool(flow)
         giver[i], taker[i], rate[i] = ids[gives], ids[takes], abs(flow) * _ONE // _UNIT
@@ -154,13 +156,17 @@ def _bound(
     rate: np.ndarray,
     place: np.ndarray,
 ) -> float:
-    """The sum of what a table, a line between cycles, and the time of the swap within a cycle may be off by."""
+    """A bound on the deviation of any source, in slots.
+
+    It adds up what the table, the lines between cycles, and the places of the swaps within a cycle contribute.
+    """
     order = np.asarray(chain)
     rest = np.abs([rests[source] / _UNIT for source in chain])
+    # The two swaps of each source, with its neighbours before and after it in the chain.
     before, after = np.append(0, rate), np.append(rate, 0)
-    at, then = np.append(0.5, place), np.append(place, 0.5)
-    late = rest * np.maximum(np.maximum(at, then), 1 - np.minimum(at, then))
-    late += np.abs(at - then) * np.maximum(before, after) * (before > 0) * (after > 0)
+    place_before, place_after = np.append(0.5, place), np.append(place, 0.5)
+    late = rest * np.maximum(np.maximum(place_before, place_after), 1 - np.minimum(place_before, place_after))
+    late += np.abs(place_before - place_after) * np.maximum(before, after) * (before > 0) * (after > 0)
     table = np.where(quota > 0, width, 0)[order]
     return float((table + (before > 0) / 2 + (after > 0) / 2 + late).max())
 
@@ -169,7 +175,7 @@ def _even(quota: np.ndarray, center: np.ndarray, width: np.ndarray) -> tuple[np.
     """The slots of a cycle, by earliest deadline, so that each source is within `width` of a line through `center`.
 
     Returns:
-      Which of the sources each slot belongs to, int64 [length], and whether a deadline was missed.
+      The source of each slot, int64 [length], and whether a deadline was missed.
     """
     length, count = int(quota.sum()), len(quota)
     source = np.repeat(np.arange(count), quota)

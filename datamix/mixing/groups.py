@@ -12,19 +12,19 @@ from datamix.errors import ConfigError, check_sources
 from datamix.mixing.weights import Number, integer_weights, resolve_shares
 
 SELF = "_self_"
-"""Where entries are nested, the key under which a group has its own number beside those of its members."""
+"""In nested entries, the key of a group's own number, beside those of its members."""
 
 Rule = Callable[[Mapping[str, int]], Mapping[str, Number]]
-"""Number of records by name -> relative weight by name."""
+"""A function from the number of records, by name, to the relative weight, by name."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sources, and groups of sources, that divide what falls to them.
+    """Sources, and groups of sources, that divide the group's share of the mix.
 
     Attributes:
-      members: The id of a source of the mix, or a group, for each member.
-      shares: The shares of the members within the group, adding up to 1; zero for one that does not take part.
+      members: The members, each the id of a source of the mix or a group.
+      shares: The shares of the members within the group, adding up to 1, or all 0; 0 for one that does not take part.
     """
 
     members: tuple[int | Group, ...]
@@ -37,16 +37,16 @@ class Group:
 
     @property
     def depth(self) -> int:
-        """The number of groups that lie within each other, 1 for sources alone."""
+        """The number of levels of groups, 1 where all members are sources."""
         return 1 + max((member.depth for member in self.members if isinstance(member, Group)), default=0)
 
     @cached_property
     def weights(self) -> list[int]:
-        """The smallest integers in the ratio of the shares."""
+        """The smallest integers in the ratio of the shares, in the order of the members."""
         return integer_weights(self.shares)
 
     def leaves(self, share: Fraction | None = None) -> Iterator[tuple[int, Fraction]]:
-        """Each source and its share of the whole mix, of which the group has `share`; None for all of it."""
+        """Each source and its share of the whole mix, where the group's own share is `share`; None for 1."""
         for member, part in zip(self.members, self.shares, strict=True):
             within = part if share is None else share * part
             if isinstance(member, Group):
@@ -55,7 +55,7 @@ class Group:
                 yield member, within
 
     def leaf_shares(self) -> tuple[Fraction, ...]:
-        """The share of each source of the mix, in their order."""
+        """The share of each source of the mix, in the order of their ids."""
         return self._leaf_shares
 
     @cached_property
@@ -63,7 +63,7 @@ class Group:
         return tuple(share for _, share in sorted(self.leaves()))
 
     def without(self, sources: Collection[int]) -> Group | None:
-        """The same group when some sources have dropped out and the rest keep their ratio; None if nothing is left."""
+        """This group after some sources have dropped out and the others keep their ratio; None if none has a share."""
         members, weights = [], []
         for member, weight in zip(self.members, self.weights, strict=True):
             kept = member.without(sources) if isinstance(member, Group) else None if member in sources else member
@@ -75,7 +75,7 @@ class Group:
         return Group(tuple(members), tuple(Fraction(weight, total) if weight else none for weight in weights))
 
     def between(self, other: Group, blend: Callable[[Sequence[Fraction], Sequence[Fraction]], list[Fraction]]) -> Group:
-        """A group of the same members, with the shares that `blend` makes of both groups' at every level."""
+        """A group of the same members, whose shares `blend` makes from those of both groups, at every level."""
         members = tuple(
             mine.between(theirs, blend) if isinstance(mine, Group) and isinstance(theirs, Group) else mine
             for mine, theirs in zip(self.members, other.members, strict=True)
@@ -96,15 +96,17 @@ def resolve(
     sizes: Mapping[str, int] | None = None,
     where: str = "mix",
 ) -> Group:
-    """Turn what a user may say of the ratio into the exact share of every source, at every level.
+    """Turn a user's ratio, weights and shares into the exact share of every source, at every level.
 
     Args:
-      ratio: The ratio of what the mix itself is made of, see `datamix.mixing.weights.parse_ratio`.
-      weights: The relative weights of sources and groups among their neighbours, by path or nested.
+      names: The names of the sources, in order; a path names a source within groups.
+      ratio: The ratio of the sources and groups at the top level, see `datamix.mixing.weights.parse_ratio`.
+      weights: The relative weights of sources and groups within the group they belong to, by path or nested.
       share: The absolute shares of sources and groups in the group they belong to, by path or nested.
-      group_weights: The weights that groups give their members themselves, by path.
-      rule: The rule that weighs those for whom nothing is said, from their sizes; without it they have 1.
+      group_weights: The weights that groups themselves give their members, by path.
+      rule: The rule that weighs sources and groups without a number, from their sizes; without it they have 1.
       sizes: The number of records of each source, by path, for the rule.
+      where: The key of these settings in error messages.
 
     Raises:
       ConfigError: An unknown source, two rules for one source, or numbers that make no mix.
@@ -134,7 +136,7 @@ def resolve(
         if rule is not None:
             default.update(rule({path: totals[path] for path in members}))
         default.update({path: number for path, number in (group_weights or {}).items() if path in members})
-        # A group of which no member takes part takes none itself.
+        # A group takes no part where none of its members does.
         default.update({path: 0 for path, group in inner.items() if not any(group.shares)})
         shares = resolve_shares(
             members,
@@ -156,7 +158,7 @@ def resolve(
 
 
 def groups_of(names: Sequence[str]) -> dict[str, list[int]]:
-    """Every group by its path, outermost first, and the indices of the sources in it.
+    """The indices of the sources in every group, by the path of the group, outermost first.
 
     >>> groups_of(["vision.mnist", "text", "vision.fashion"])
     {'vision': [0, 2]}
@@ -166,13 +168,17 @@ def groups_of(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _ancestry(name: str) -> list[str]:
-    """The path of a source, and those of the groups it belongs to, outermost first."""
+    """The paths of the groups that a source belongs to, outermost first, and then its own."""
     parts = name.split(".")
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def by_path(entries: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested or flat entries as flat ones; None counts as not set."""
+    """Flatten entries by name, nested or not, into entries by path; None counts as not set.
+
+    Raises:
+      ConfigError: The entries are not a mapping.
+    """
     flat: dict[str, Any] = {}
     if not isinstance(entries, Mapping | None):
         mend = "numbers are given by source, as in {'a': 2}; those of all sources in their order are a ratio"

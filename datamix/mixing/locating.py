@@ -1,4 +1,4 @@
-"""From a position to (source, epoch, record), and to how much each source has given before it."""
+"""Locate records: from a position to (source, epoch, record), and to the counts of each source before it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from datamix.mixing.stages import Stage, beyond_cap, most_stages
 from datamix.rng.hash import draw_at, key_for, multiply_high
 
 MOST_RECORDS = 2**62
-"""The positions of a mix are less, in records."""
+"""The upper end, exclusive, of the positions of a mix, in records."""
 _FAR = 2**61
-_SEEN = 2**16  # records by which the tokens of one are estimated
+_SEEN = 2**16  # records from which the mean number of tokens is estimated
 
 
 class Selection(NamedTuple):
-    """The records that stand at some positions.
+    """The records at some positions.
 
     Attributes:
       source: The index of the source, int32 [count].
-      epoch: How often the source had been gone through before, int64 [count]; of records drawn with replacement, how
-        often it could have been.
+      epoch: The number of epochs of the source before this one, int64 [count]. Under an order that draws records with
+        replacement, it is the number of times that the source would fit into the positions before.
       record: The index of the record in its source, int64 [count].
     """
 
@@ -38,28 +38,30 @@ class Selection(NamedTuple):
 
 
 class Locator:
-    """A mix whose stages are known, which says what stands at a position and before it.
+    """A mix cut into stages, which locates the record at a position and counts the records before it.
 
     Attributes:
       names: The names of the sources, in order.
       sizes: The number of records of each source, shape [num_sources].
       stages: The parts of the mix with fixed shares.
       begin: The position at which the plan begins.
-      max_stages: How many stages the mix has at most, whatever the weights.
-      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
-      scheduled: Whether a schedule was given.
-      shares: The shares that are asked for in the first phase, shape [num_sources].
-      length: The records of the whole mix; None without end.
-      most_records: The records that the mix has at most, whatever the weights; None where nothing bounds them.
-      batch_size: The records of a batch.
-      slot_records: The records of a slot: 1, or the batch size where whole batches of one source are mixed.
-      lengths: The lengths of the sources' records, int64 [size] each, where these follow the ratio; else None.
+      max_stages: The largest number of stages of the mix, whatever the weights.
+      phases: The slot at which each phase ends, None for the last, and the shares until then.
+      scheduled: Whether the mix has a schedule.
+      sees_all: Whether the mix is meant to give every record of the sources that have a share.
+      shares: The requested shares in the first phase, shape [num_sources].
+      length: The number of records in the whole mix; None without end.
+      most_records: An upper bound on the records of the mix, whatever the weights; None where there is none.
+      batch_size: The number of records in a batch.
+      slot_records: The number of records in a slot: 1, or the batch size where whole batches of one source are mixed.
+      lengths: The lengths of the records of each source, int64 [size] each, where their sums follow the ratio; else
+        None.
       seed: The seed of everything that is drawn.
-      epoch_records: The records that an epoch of each source gives, shape [num_sources]: all there are, where they are
-        not drawn.
-      sampling: How the records of a source are drawn, None where they are not, shape [num_sources].
+      epoch_records: The number of records in an epoch of each source, shape [num_sources]; its size, unless its records
+        are drawn.
+      sampling: How the records of each source are drawn, None where they are not, shape [num_sources].
       shuffle: The order of the records within their sources.
-      caps: The slots that a source fills at most, by its index, before it leaves the mix or ends it.
+      caps: The largest number of slots of a source, by its index, before it leaves the mix or ends it.
       replacement_key: The key of the records that are drawn with replacement.
     """
 
@@ -68,7 +70,7 @@ class Locator:
         self.names, self.sizes, self.seed = demand.names, mix.sizes, demand.seed
         self.batch_size, self.slot_records = demand.batch_size, demand.slot_records
         self.phases, self.scheduled = mix.phases, demand.scheduled
-        # What ends the mix at a number of records leaves some unseen on purpose.
+        # A limit on the number of records leaves some unseen on purpose.
         self.sees_all = mix.limit is None and (mix.stop.drops or (mix.stop.waits_for == "all" and not mix.stop.sources))
         self.shares = mix.phases[0][1].leaf_shares()
         self.stages = tuple(stages)
@@ -97,19 +99,22 @@ class Locator:
         self.replacement_key = key_for(self.seed, "mix", "replacement")
 
     def has_share(self, source: int) -> bool:
-        """Whether a source has a share in any part of the mix, even in one that comes after its end."""
+        """Whether a source has a share in any phase, even in one after the end of the mix."""
         return any(group.leaf_shares()[source] for _, group in self.phases)
 
     def take(self, start: int, count: int) -> Selection:
         """The records at the positions [start, start + count).
 
         Args:
-          start: The first position, 0 or more; any costs the same, but for `order="random"` without replacement, whose
-            draws before it are summed up once.
-          count: How many positions, 0 or more; those past the plan's end are left out.
+          start: The first position, 0 or more, and not before the plan begins. Every position costs the same, except
+            under `order="random"` without replacement, where the draws before it are summed up once.
+          count: The number of positions, 0 or more; those past the end of the plan are left out.
 
         Returns:
-          int32 and int64 arrays of shape [count].
+          int32 and int64 arrays of shape [count], or shorter at the end of the plan.
+
+        Raises:
+          ValueError: The positions are out of range.
         """
         start, count = operator.index(start), operator.index(count)
         if start < 0 or count < 0 or start + count >= MOST_RECORDS:
@@ -121,7 +126,7 @@ class Locator:
         slot_records = self.slot_records
         first, last = start // slot_records, -(-(start + count) // slot_records)
         if not count:
-            last = first  # a start within a batch reaches into it, and past the end there is none
+            last = first  # otherwise a start within a batch would read a slot, possibly past the end
         source, number = self.slots(first, last - first)
         if slot_records > 1:
             within = np.tile(np.arange(slot_records), last - first)
@@ -133,7 +138,7 @@ class Locator:
         return Selection(source, epoch, self._record(start, source, epoch, index))
 
     def counts(self, position: int) -> list[int]:
-        """The number of records that each source gives before `position`; past the plan's end, before that."""
+        """The number of records that each source gives before `position`, or before the end of the plan."""
         position = max(position if self.length is None else min(position, self.length), self.begin)
         stage = self.stage_at(position)
         slots, rest = divmod(position, self.slot_records)
@@ -144,23 +149,24 @@ class Locator:
         return counts
 
     def can_count(self, position: int | None) -> bool:
-        """Whether there are records of each source to be counted before `position`: not without end, None, nor where
-        too many would be drawn one by one.
+        """Whether the records of each source before `position` can be counted.
+
+        They cannot without end (None), nor where too many would have to be drawn one by one.
         """
         most = self.stages[-1].period.most_counted
         return position is not None and (most is None or position <= most * self.slot_records)
 
     def amounts(self, position: int) -> list[int]:
-        """The amount that each source gives before `position`, in the mix's unit: records, or their summed lengths."""
+        """The amount that each source gives before `position`, in the unit of the mix: records or summed lengths."""
         counts = self.counts(position)
         if self._lengths is None:
             return counts
         return [self._lengths.summed(source, count) for source, count in enumerate(counts)]
 
     def tokens(self, counts: Sequence[int]) -> list[int] | None:
-        """The tokens in the first records of each source, as many as `counts` says; None where no source has any.
+        """The tokens in the first `counts` records of each source; None where no source has any.
 
-        Of records drawn with replacement, what is to be expected.
+        For records drawn with replacement, it is the expected number.
         """
         if self._num_tokens is None:
             return None
@@ -170,10 +176,10 @@ class Locator:
         return [self._num_tokens.summed(source, count) for source, count in enumerate(counts)]
 
     def records_until(self, tokens: int) -> int | None:
-        """After how many records the mix has given so many tokens; None where it ends before.
+        """The number of records after which the mix has given `tokens` tokens; None where it ends before.
 
         Raises:
-          ConfigError: It never gives any.
+          ConfigError: The mix gives no tokens.
         """
 
         def tokens_at(position: int) -> int:
@@ -183,10 +189,10 @@ class Locator:
             return None
         most = _FAR if self.length is None else self.length
         seen = min(_SEEN, most)
-        if not (each := tokens_at(seen) / seen):
+        if not (mean := tokens_at(seen) / seen):
             raise ConfigError("the sources that have a share have no tokens", key="stop.tokens", value=tokens)
-        # Close to where the mean is right: further off, every look would sum up another epoch.
-        guess, width = min(int(tokens / each), most), 2**10
+        # Search close to the position that the mean predicts: farther off, each evaluation sums up another epoch.
+        guess, width = min(int(tokens / mean), most), 2**10
         while (guess > width and tokens_at(guess - width) >= tokens) or (
             guess + width < most and tokens_at(guess + width) < tokens
         ):
@@ -195,7 +201,7 @@ class Locator:
         return around[bisect_left(around, tokens, key=tokens_at)]
 
     def refusal(self) -> ConfigError | None:
-        """The error at the end of an endless mix that `at_max_epochs=error` stops; None for every other mix."""
+        """The error at the end of an endless mix that `at_max_epochs="error"` stops; None for every other mix."""
         last = self.stages[-1]
         if not self._ends_at_cap or last.length is None:
             return None
@@ -203,12 +209,14 @@ class Locator:
         return beyond_cap(self.names[source], (last.first + last.length) * self.slot_records)
 
     def unforeseen(self, position: int, counts: Sequence[int] = ()) -> dict[str, float]:
-        """How often sources have been gone through before a position, by name, where nobody has foreseen it.
+        """The number of epochs before a position of each source, by name, that has repeated more than a user expects.
 
-        A mix without end foresees one epoch of each source, or as many as `epochs`, and any up to `max_epochs`.
+        A mix without end is expected to repeat no source beyond one epoch, or beyond its `epochs`; a source with
+        `max_epochs` is left out.
 
         Args:
-          counts: The records that each source has given by then, where its weights have changed on the way.
+          position: The position in the mix, in records.
+          counts: The number of records that each source has given by then, where the weights have changed on the way.
         """
         counts = counts or (self.counts(position) if self._foreseen else [])
         return {
@@ -217,14 +225,14 @@ class Locator:
 
     @cached_property
     def targets(self) -> tuple[Fraction, ...]:
-        """The share of each source in the mix as a whole; concatenation gives every source its own length.
+        """The requested share of each source in the whole mix; under "concat", its fraction of one cycle.
 
-        Of a mix without end, that which its schedule ends with.
+        For a mix without end, they are the shares with which its schedule ends.
         """
         return self.targets_until(self.length)
 
     def targets_until(self, position: int | None) -> tuple[Fraction, ...]:
-        """The same of what lies before a position, which differs under a schedule; None for the mix as a whole."""
+        """The requested shares of the mix before a position, which differ under a schedule; None for the whole mix."""
         period = self.stages[0].period
         if period.sets_shares and period.quota is not None:
             total = int(period.quota.sum())
@@ -243,15 +251,15 @@ class Locator:
         return tuple(amount / sum(spans) for amount in sums)
 
     def targets_at(self, position: int) -> tuple[Fraction, ...]:
-        """The share of each source that is asked for at a position."""
+        """The requested share of each source at a position."""
         return self.targets_of(self.stage_at(position))
 
     def targets_of(self, stage: Stage) -> tuple[Fraction, ...]:
-        """The share of each source that is asked for in a stage."""
+        """The requested share of each source in a stage."""
         return self.targets if stage.period.sets_shares else stage.shares
 
     def stage_at(self, position: int) -> Stage:
-        """The stage in which a position lies; past the end, the last."""
+        """The stage of a position; past the end, the last stage."""
         return self._stage_of(position // self.slot_records)
 
     def _stage_of(self, slot: int) -> Stage:
@@ -262,23 +270,23 @@ class Locator:
         return [stage.first for stage in self.stages]
 
     def slots(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The source of each slot in [first, first + count), int32, and its number among the source's, int64.
+        """The source of each slot in [first, first + count), int32, and how many slots it has before, int64.
 
-        Past the end of the mix its last stage goes on.
+        Past the end of the mix, the last stage continues.
         """
         sources, numbers = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
         while count:
             stage = self._stage_of(first)
             begin = first - stage.first
-            taken = count if stage is self.stages[-1] else min(count, (stage.length or 0) - begin)
-            source, number = stage.period.take(begin, taken)
+            within = count if stage is self.stages[-1] else min(count, (stage.length or 0) - begin)
+            source, number = stage.period.take(begin, within)
             sources.append(source)
             numbers.append(number + np.asarray(stage.base, np.int64)[source])
-            first, count = first + taken, count - taken
+            first, count = first + within, count - within
         return np.concatenate(sources), np.concatenate(numbers)
 
     def _record(self, start: int, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The record that stands at `index` of its source's epoch."""
+        """The record at `index` of each epoch, or drawn with replacement, from the position `start` on, int64."""
         if self.stages[0].period.repeats_records:
             position = np.uint64(start) + np.arange(len(source), dtype=np.uint64)
             sizes = np.asarray(self.sizes, np.uint32)[source]

@@ -1,4 +1,4 @@
-"""Weights in the loss: how much a source's records count in training, however many of them there are."""
+"""Weights in the loss: how much the records of a source count in training, independent of their share of the mix."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from datamix.mixing.weights import as_fraction
 
 INVERSE_SHARE = "inverse_share"
 _KEY = "mix.loss_weight"
-_MOST = 1e30  # float32 holds 3.4e38, and losses are multiplied by it
+_MOST = 1e30  # losses are multiplied by the weight, and float32 ends at 3.4e38
 
 
 def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction]) -> dict[str, float]:
-    """The weight that each source's records have in the loss, by name; empty where no weights are asked for.
+    """The weight of each source's records in the loss, by name; empty where no weights are set.
 
     Args:
-      rule: Weights by source, of which one not named has 1; or "inverse_share", see `inverse_shares`.
+      rule: Weights by source, where one not named has 1; or "inverse_share", see `inverse_shares`; or None.
       names: The names of the sources, in order.
       shares: The shares of the sources, in the unit that is mixed.
 
     Raises:
-      ConfigError: The rule is neither, names no source, or leaves every record without weight.
+      ConfigError: The rule is none of these, names an unknown source, has a weight out of range, or leaves every record
+        without weight.
 
     >>> loss_weights("inverse_share", ["a", "b"], [Fraction(3, 4), Fraction(1, 4)])
     {'a': 0.6666666666666666, 'b': 2.0}
@@ -49,6 +50,6 @@ def loss_weights(rule: object, names: Sequence[str], shares: Sequence[Fraction])
 
 
 def inverse_shares(shares: Sequence[Fraction]) -> list[float]:
-    """1 / (K share), where K sources have a share: every source then counts alike, and the mean weight is 1."""
+    """1 / (K share) where K sources have a share, so that all count alike and the mean weight is 1; else 0."""
     count = sum(share > 0 for share in shares)
     return [float(1 / (count * share)) if share else 0.0 for share in shares]

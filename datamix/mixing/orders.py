@@ -1,4 +1,4 @@
-"""The orders in which sources come: each fills the periods of the plan's stages."""
+"""Orders, which spread the sources over slots: each fills the periods of the stages of a plan."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from datamix.mixing.table_fills import Shares, by_credit, by_length, credit_with
 from datamix.mixing.weights import integer_weights
 from datamix.rng.hash import draw_at, key_for
 
-# `Plan` takes an order's settings as keywords beside its own.
+# `Plan` takes the settings of an order as keywords beside its own, so their names must not collide.
 registry.reserve("order", (field.name for field in fields(PlanSpec)))
 
-_MOST_CREDIT_SLOTS = 2**26  # filled slot by slot, a minute or more
+_MOST_CREDIT_SLOTS = 2**26  # filling them slot by slot takes a minute or more
 
 
 def order(function: Callable[..., Period]) -> Callable[..., Period]:
     """Register a function as an order, under its own name.
 
-    The function takes the demand of a stage and the keyword settings of the order's YAML file, and returns the stage's
-    period: mostly `Table.of(source_ids, demand.num_sources)`, a sequence that repeats. It gives slots to the sources of
-    `demand.active` alone, and is a pure function of what it is given. What it cannot follow it refuses with a
-    `ConfigError`: a group within the mix (`demand.group.depth > 1`), lengths (`demand.lengths`), and so on.
+    The function takes the demand of a stage and the keyword settings of the order's YAML file, and returns the period
+    of the stage: usually `Table.of(source_ids, demand.num_sources)`, a sequence that repeats. It must be a pure
+    function, give slots only to the sources in `demand.active`, and raise a `ConfigError` for a demand that it cannot
+    follow, such as groups within the mix (`demand.group.depth > 1`) or lengths (`demand.lengths`).
 
     Raises:
-      RegistryError: The name is taken, or a setting has the name of one that the mix has itself.
+      RegistryError: The name is taken, or a setting has the name of a setting of the mix itself.
 
     >>> @order
     ... def pairs_for_doctest(demand: Demand) -> Table:
@@ -54,21 +54,23 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
     """Spread the slots of each source as evenly as its share allows, by Tijdeman's rule.
 
     Args:
-      window: Shuffle the slots inside windows of so many: looks random, keeps every window's counts. The shuffles
-        repeat with the table, after some 2^18 slots.
-      stratify: Give every batch the exact quota of each source, rounded down or up, and carry the rest over.
+      window: Shuffle the slots within windows of this many: they look random, and every window keeps its counts. The
+        shuffles repeat with the table, after some 2^18 slots.
+      stratify: Give every batch the exact quota of each source, rounded down or up, and carry the remainder over.
 
     Returns:
-      A period in which, without a window, every source at every position is within 1 - 1/(2S-2) of its share where a
-      table holds the shares; elsewhere within 2, see `datamix.mixing.carrying`. Of lengths, one in which the summed
-      lengths of every source are within one longest record of its share. A stage goes on with what the one before has
-      left of the sum of the shares, see `datamix.mixing.table_fills.tijdeman`; where no table holds it, it begins anew.
+      A period. Without a window, every source at every position is within 1 - 1/(2S-2) slots of its share where a
+      table holds the shares, and within 2 elsewhere, see `datamix.mixing.carrying`. With lengths, the summed lengths of
+      every source are within one longest record of its share. A stage starts with the deviation from the summed
+      shares at the end of the previous one, see `datamix.mixing.table_fills.tijdeman`, or, where no table holds it,
+      without.
 
     Raises:
-      ConfigError: The window is not positive, does not fit the batch, or shares are too small, see `carried`.
+      ConfigError: The window is not positive or does not divide the batch of a stratified mix, `stratify` is used with
+        lengths or batches of one source, or shares are too small, see `carried`.
     """
     _check_window(demand, window, stratify)
-    # The windows past the stage's end reach into it.
+    # The window at the end of the stage reaches past it, and its shuffle moves slots from there into the stage.
     horizon = None if demand.horizon is None else demand.horizon + (window or 0)
     key = key_for(demand.seed, "mix", "window", demand.first)
     period: Table | Carried
@@ -87,7 +89,7 @@ def proportional(demand: Demand, *, window: int | None = None, stratify: bool = 
         period = Table.unrolled(period.source_of, demand.num_sources, *([demand.table_slots] if shuffles else []))
     if not shuffles:
         return period
-    # Windows begin where batches do.
+    # Windows are aligned with batches.
     begin = demand.first % demand.batch_size if stratify else 0
     cycle = period.table if isinstance(period, Carried) else period
     slot = np.arange(cycle.length, dtype=np.uint64) + np.uint64(begin)
@@ -108,7 +110,7 @@ def _check_window(demand: Demand, window: int | None, stratify: bool) -> None:
 
 
 def _queues(demand: Demand, lengths: RecordLengths, window: int, key: tuple[int, int]) -> Queues:
-    """Slots by lengths without end, or of more than a table holds."""
+    """Slots by lengths, without end or more than a table holds."""
     shares, base = demand.group.leaf_shares(), tuple(demand.base) or (0,) * demand.num_sources
     credit = credit_within(shares, demand.credit)
     return Queues(shares=shares, lengths=lengths, base=base, credit=credit, window=window, key=key)
@@ -122,7 +124,7 @@ def _queued(demand: Demand, lengths: RecordLengths, count: int) -> Table:
 
 
 def _spread(demand: Demand, horizon: int | None, credit: Shares = ()) -> Table | Carried:
-    """Slots as even as the shares of the demand's group allow, of what a table holds or without end."""
+    """Slots spread as evenly as the shares allow: a table where one holds them, otherwise a table with swaps."""
     if holds(demand.group, horizon, demand.table_slots):
         return Table(evenly(demand.group, horizon, credit), demand.num_sources)
     return carried(demand.group.leaf_shares(), demand.table_slots)
@@ -130,13 +132,14 @@ def _spread(demand: Demand, horizon: int | None, credit: Shares = ()) -> Table |
 
 @order
 def largest_credit(demand: Demand) -> Period:
-    """Follow a schedule as a run with `adapt` does, whose weights it may be; the last, endless part as `proportional`.
+    """Follow a schedule by the rule that `adapt` uses, so that it can replay such a run; end as `proportional` does.
 
-    At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule.
-    Where sources may be given so many times at most, one that loses its share leaves what it is behind to the others.
+    At every position each source is within 1 + ln S slots of the sum of its shares, across the parts of the schedule;
+    only its last part, if that has no end, is filled as by `proportional`. Where the epochs of sources are limited, a
+    source that loses its share leaves to the others the slots that it is behind.
 
     Raises:
-      ConfigError: The mix has groups or follows lengths, or would have to be filled slot by slot for too long.
+      ConfigError: The mix has groups or follows lengths, or too many slots would have to be filled one by one.
     """
     if demand.group.depth > 1 or demand.lengths:
         text = "it takes no mix within the mix, and follows no lengths"
@@ -145,7 +148,7 @@ def largest_credit(demand: Demand) -> Period:
         return proportional(demand)
     credit = demand.credit if demand.scheduled else ()
     slots, begins = demand.credit_horizon or demand.horizon, any(credit)
-    if not begins:  # then all credits are 0 again after so many slots
+    if not begins:  # the sequence repeats after one cycle, when all credits are 0 again
         slots = min(slots, sum(integer_weights(demand.shares)))
     if slots > _MOST_CREDIT_SLOTS:
         text = f"it fills a stage of this mix slot by slot, {slots:,} of them, and at most {_MOST_CREDIT_SLOTS:,}"
@@ -157,7 +160,7 @@ def largest_credit(demand: Demand) -> Period:
 
 @order
 def round_robin(demand: Demand) -> Table | Carried:
-    """One slot for each source in order, going on where the last stage left off; a group counts as one source."""
+    """One slot for each source in turn, continuing where the last stage left off; a group counts as one source."""
     _refuse_weights(demand, "round_robin", "takes one record of each source in order")
     period = _spread(demand, None)
     if isinstance(period, Carried):
@@ -172,7 +175,7 @@ def round_robin(demand: Demand) -> Table | Carried:
 def concat(demand: Demand) -> Runs:
     """Every source whole, one after the other."""
     _refuse_weights(demand, "concat", "takes every source whole, one after the other")
-    # Where it goes on with another mix, a source may have been given whole, and more, before.
+    # In a mix that continues another one, a source may already have been given whole, or more than once.
     lengths = tuple(max(n, 0) if share else 0 for n, share in zip(demand.remaining, demand.shares, strict=True))
     if not any(lengths):
         text = "where this mix goes on with another one, every source has been given whole"
@@ -185,7 +188,7 @@ def random(demand: Demand, *, replacement: bool = False) -> Draws:
     """Draw every slot's source independently, in proportion to the shares.
 
     Args:
-      replacement: Draw the record within the source the same way, instead of taking its next one.
+      replacement: Draw the record within the source independently as well, instead of taking its next one.
 
     Raises:
       ConfigError: A share is below the resolution of the draw, 2^-31.

@@ -1,4 +1,4 @@
-"""The plan: from a position in the mix to (source, epoch, record), without data, operators or JAX."""
+"""The plan of a mix: from a position to (source, epoch, record), without data, operators or JAX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INPUTS = {field.name for field in fields(PlanSpec)} - {"sizes", "weights", "set
 
 
 def _signature() -> Signature:
-    """The keywords of a plan as `help` and notebooks show them: those of `PlanSpec`, and the settings of the order."""
+    """The signature that `help` and notebooks show: the keywords of `PlanSpec`, and the settings of the order."""
     inputs = dict(signature(PlanSpec).parameters)
     inputs["sizes"] = inputs["sizes"].replace(kind=Parameter.POSITIONAL_OR_KEYWORD, default=Parameter.empty)
     inputs["weights"] = inputs["weights"].replace(kind=Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,18 +33,18 @@ def _signature() -> Signature:
 class Plan(Locator):
     """A mix as a pure function of (configuration, seed, position).
 
-    Its inputs are resolved once and cut into stages; from then on nothing is drawn or filled anew.
+    The inputs are resolved and the mix is cut into stages once, when the plan is made.
 
     Args:
       sizes: The number of records of each source, by name, in order.
       weights: The relative weights of sources and groups; one not named has 1.
-      inputs: The other attributes of `PlanSpec`, as keywords, and the settings of the order.
+      inputs: The other attributes of `PlanSpec` and the settings of the order, as keywords.
 
     Attributes:
       spec: The inputs. The other attributes are those of `datamix.mixing.locating.Locator`.
 
     Raises:
-      ConfigError: Names, numbers or rules that make no mix.
+      ConfigError: The names, numbers or rules do not make a mix.
 
     >>> plan = Plan(sizes={"a": 5, "b": 3}, weights={"a": 2, "b": 1}, stop="all_exhausted", shuffle=False)
     >>> plan.length
@@ -70,7 +70,7 @@ class Plan(Locator):
 
     @classmethod
     def of(cls, spec: PlanSpec) -> Plan:
-        """The plan of some inputs."""
+        """The plan for the given inputs."""
         inputs = dict(vars(spec))
         return cls(**inputs.pop("settings"), **inputs)
 
@@ -88,27 +88,32 @@ class Plan(Locator):
         return f"<table><tr><th>source</th><th>records</th><th>share</th></tr>{rows}</table><p>The mix: {length}.</p>"
 
     def with_weights(self, weights: Mapping[str, Number]) -> Plan:
-        """The same mix in another ratio, constant from the first step to the last.
+        """The same mix in another ratio, which is constant from the first step to the last.
 
         Args:
-          weights: The relative weights of sources and groups; one not named has 1, or what its group gives it.
+          weights: The relative weights of sources and groups; one not named has 1, or the weight that its group gives
+            it.
 
         Raises:
-          ConfigError: An unknown source, or numbers that make no mix.
+          ConfigError: A source is unknown, or the numbers do not make a mix.
         """
         spec = replace(self.spec, weights=weights, ratio=None, share=None, weighting="equal", schedule=None)
         return Plan.of(spec)
 
     def report(self) -> PlanReport:
-        """Realised shares, epochs, exhaustion, the largest deviation, and what a user would want to know."""
+        """Report realised shares, epochs, exhaustion, the largest deviation, and warnings."""
         return plan_report.report(self)
 
     def unseen(self) -> list[str]:
-        """Say of which sources records are never given, where the stop promises all, or where there is no share."""
+        """Name the sources that have no share, or some of whose records are never given though the stop promises all.
+
+        Returns:
+          A sentence for each of these sources.
+        """
         return plan_report.unseen(self)
 
     def left_behind(self) -> str:
-        """Say where a schedule leaves the sum of its shares by 1 % and more than two slots; else it is empty.
+        """Say where a source deviates from the summed shares of a schedule by 1 % and more than two slots; else empty.
 
         >>> schedule = [{"until": 64, "ramp": "linear", "weights": {"a": 1.2}}]
         >>> Plan(dict.fromkeys("abcd", 100), batch_size=3, schedule=schedule, stop="forever").left_behind()
@@ -119,6 +124,8 @@ class Plan(Locator):
     def never_shown(self) -> str:
         """Say how many records the stop never shows, and what showing all would repeat; empty where it shows all.
 
+        It is also empty where `samples`, `tokens` or `max_epochs` limit the mix on purpose.
+
         >>> Plan({"a": 9, "b": 2}).never_shown()
         '6 of 11 records are never shown (a 6); stop=all_exhausted shows all and gives b 4.0 times.'
         """
@@ -127,23 +134,27 @@ class Plan(Locator):
         return plan_report.never_shown(self, lambda: Plan.of(replace(self.spec, stop="all_exhausted")))
 
     def drawn(self) -> list[str]:
-        """Say how the records of those sources come that are not gone through one after the other."""
+        """Describe how records are drawn, a sentence for each source with a sampling."""
         return plan_report.drawn(self)
 
     def max_deviation(self, records: int | None = None) -> tuple[float, int]:
         """The largest deviation of a source from the sum of its exact shares, at the end of a slot.
 
         Args:
-          records: Look at the first so many; at most, and by default, at the first 2^20 slots.
+          records: The number of records to examine, from the first; by default, and at most, those of the first 2^20
+            slots.
 
         Returns:
-          The largest deviation, in records (or in the unit of their lengths), and over how many records it was looked
-          for.
+          The largest deviation, in records (or in the unit of their lengths), and the number of records examined.
         """
         return plan_report.max_deviation(self, records)
 
     def long_run_share(self, source: int) -> float:
-        """The share that a source gets over a whole cycle of the last stage."""
+        """The share that a source gets over a whole cycle of the last stage, in [0, 1].
+
+        Args:
+          source: The index of the source.
+        """
         return plan_report.realised(self, self.stages[-1])[source]
 
 

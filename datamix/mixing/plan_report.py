@@ -1,4 +1,4 @@
-"""Reports on a plan: shares, epochs, where sources are exhausted, the largest deviation, and what to warn of."""
+"""Reports on a plan: shares, epochs, where sources are exhausted, the largest deviation, and warnings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from datamix.mixing.locating import Locator
 from datamix.mixing.stages import Stage
 from datamix.mixing.table_fills import Shares, largest_deviation
 
-# Positions that are walked for the largest deviation; the order's bound holds beyond them as well.
+# Slots that are examined for the largest deviation; the bound of the order holds beyond them as well.
 _WALKED = 2**20
-_SMOOTHED = 200  # slots of a mix whose share of each source is drawn as one
-_FAR = 10**9  # records of a mix without end over which a drift of one record would matter
+_SMOOTHED = 200  # slots over which a realised share is averaged
+_FAR = 10**9  # records of an endless mix within which a drift of one record matters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,15 @@ class SourceReport:
     """The report on one source of a mix.
 
     Attributes:
-      records: How many records it has.
-      target: The share asked for.
-      share: The share it gets; in the long run for a mix without end.
-      samples: The records it gives; None without end, and where too many would be drawn one by one to count them.
-      amount: The same in the mix's unit, their summed lengths.
-      epochs: How often it is gone through; None where `samples` is.
-      exhausted_at: The position right after its last unseen record; None if the mix ends before.
+      records: The number of records in the source.
+      target: The requested share, in [0, 1].
+      share: The realised share, in [0, 1]; in the long run for a mix without end.
+      samples: The number of records it gives in the mix; None where that has no end, or too many would have to be drawn
+        one by one to count them.
+      amount: The same in the unit of the mix: records, or their summed lengths.
+      epochs: The number of epochs in `samples`; None where that is.
+      exhausted_at: The position right after its last unseen record; None if the mix ends before, some records may
+        never be seen, or too many slots would have to be walked.
     """
 
     records: int
@@ -51,9 +53,9 @@ class GroupReport:
     """The report on a group of sources.
 
     Attributes:
-      target: The share of the whole mix asked for.
-      share: The share it gets.
-      samples: The records it gives; None where those of its sources are.
+      target: The requested share of the whole mix.
+      share: The realised share.
+      samples: The number of records its sources give; None where the mix has no end or they are not counted.
     """
 
     target: float
@@ -66,13 +68,13 @@ class PlanReport:
     """The report on a whole mix.
 
     Attributes:
-      length: The records of the whole mix; None without end.
-      max_deviation: The records, or what their lengths are counted in, by which any source is ever away from the sum
-        of its exact shares, at the end of any slot.
-      walked: The positions over which `max_deviation` was taken.
-      sources: What the mix makes of each source, by name.
-      groups: What it makes of each group, by path, where the mix holds mixes.
-      warnings: What a user would want to know.
+      length: The number of records in the whole mix; None without end.
+      max_deviation: The largest deviation of any source from the sum of its exact shares, at the end of any slot, in
+        records or in the unit of their lengths.
+      walked: The number of positions over which `max_deviation` was taken.
+      sources: The report on each source, by name.
+      groups: The report on each group, by path; empty where there are no groups.
+      warnings: What a user should know, a sentence each.
     """
 
     length: int | None
@@ -83,7 +85,7 @@ class PlanReport:
     warnings: tuple[str, ...]
 
     def __str__(self) -> str:
-        """The report as text, one line a source.
+        """The report as text, one line per source.
 
         >>> from datamix.mixing.plan import Plan
         >>> print(Plan({"a": 5, "b": 3}, {"a": 2}, stop="all_exhausted").report())
@@ -105,13 +107,13 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class OverTime:
-    """A mix along its positions.
+    """The course of a mix along its positions.
 
     Attributes:
       positions: The positions, in records, int64 [points + 1].
-      planned: The share of each source that is asked for between two positions, float64 [points, num_sources].
-      realised: The share that it gets there, float64 [points, num_sources].
-      epochs: How often it has been gone through, float64 [points + 1, num_sources].
+      planned: The requested share of each source between two positions, float64 [points, num_sources].
+      realised: The realised share of each source there, smoothed, float64 [points, num_sources].
+      epochs: The epochs of each source before each position, float64 [points + 1, num_sources].
     """
 
     positions: np.ndarray
@@ -121,9 +123,9 @@ class OverTime:
 
 
 def over_time(plan: Locator, points: int = 150) -> OverTime:
-    """The course of a mix: to its end, or until its last stage and every source's end have been seen.
+    """The course of a mix to its end, or until its last stage and the end of every source have been seen.
 
-    The latter also where too many records would be drawn one by one to count them at the end.
+    The latter applies to a mix without end, and where too many records would be drawn one by one to count them.
     """
     size = plan.batch_size
     end = plan.length if plan.can_count(plan.length) else None
@@ -140,11 +142,11 @@ def over_time(plan: Locator, points: int = 150) -> OverTime:
     # rounding alone moves the realised share.
     reach = math.ceil(_SMOOTHED * plan.slot_records * len(planned) / (2 * max(end, 1)))
     ranges = [_alike(planned, i, reach) for i in range(len(planned))]
-    got = np.asarray([amounts[after] - amounts[begin] for begin, after in ranges])
+    increments = np.asarray([amounts[after] - amounts[begin] for begin, after in ranges])
     return OverTime(
         positions=np.asarray(positions),
         planned=planned,
-        realised=got / np.maximum(got.sum(axis=1, keepdims=True), 1),
+        realised=increments / np.maximum(increments.sum(axis=1, keepdims=True), 1),
         epochs=np.asarray([plan.counts(position) for position in positions]) / np.maximum(plan.epoch_records, 1),
     )
 
@@ -160,7 +162,7 @@ def _alike(planned: np.ndarray, i: int, reach: int) -> tuple[int, int]:
 
 
 def report(plan: Locator) -> PlanReport:
-    """Realised shares, epochs, exhaustion and the largest deviation of a mix."""
+    """Report realised shares, epochs, exhaustion, the largest deviation and warnings of a mix."""
     last, end = plan.stages[-1], plan.length if plan.can_count(plan.length) else None
     counts = plan.counts(last.first * plan.slot_records if end is None else end)
     amounts = None if end is None else plan.amounts(end)
@@ -198,6 +200,7 @@ def report(plan: Locator) -> PlanReport:
 
 
 def _exhausted_at(plan: Locator, source: int, samples: int | None) -> int | None:
+    """See `SourceReport.exhausted_at`; `samples` is None in a mix whose records are not counted to its end."""
     last_record = plan.sizes[source] - 1
     if plan.sampling[source] is not None:
         return None  # some records may never be seen
@@ -205,7 +208,7 @@ def _exhausted_at(plan: Locator, source: int, samples: int | None) -> int | None
         return None
     number, within = divmod(last_record, plan.slot_records)
     index = bisect_right(plan.stages, number, key=lambda stage: stage.base[source]) - 1
-    stage = plan.stages[max(index, 0)]  # for what a plan that goes on with another one does not know, as if it did
+    stage = plan.stages[max(index, 0)]  # a plan that continues another one extrapolates to positions before it
     wanted, period = number - stage.base[source], stage.period
     if period.repeats_records or not (stage.shares[source] or 0 <= index < len(plan.stages) - 1):
         return None  # some records may never be seen
@@ -239,7 +242,7 @@ def max_deviation(plan: Locator, records: int | None = None) -> tuple[float, int
 
 
 def realised(plan: Locator, stage: Stage) -> list[float]:
-    """The share of each source over a whole cycle of a stage, in the mix's unit."""
+    """The share of each source over a whole cycle of a stage, in the unit of the mix."""
     quota = stage.period.quota
     if quota is None:
         return [float(share) for share in stage.shares]
@@ -250,30 +253,30 @@ def realised(plan: Locator, stage: Stage) -> list[float]:
 
 
 def _drift(plan: Locator) -> str:
-    """Say where a table that the weights do not fit leaves the exact shares by more than a record, if it does."""
+    """Say where a table that cannot hold the weights exactly drifts from the shares by a record or more; else empty."""
     if plan.lengths is not None:
-        return ""  # they follow their shares on average, which `_warnings` says
+        return ""  # lengths follow the shares on average
     for stage in plan.stages:
         period = stage.period
         ends = [end for end in (stage.length, plan.length) if end is not None]
         if period.length is None or period.sets_shares or min(ends, default=_FAR) <= period.length:
             continue
         differences = [
-            (abs(got - float(share)), name, got, float(share))
-            for name, got, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
+            (abs(actual - float(share)), name, actual, float(share))
+            for name, actual, share in zip(plan.names, realised(plan, stage), stage.shares, strict=True)
         ]
-        most, name, got, share = max(differences)
+        most, name, actual, share = max(differences)
         rare = [name for off, name, _, share in differences if share and off > 0.01 * share]
         if most * min(ends, default=_FAR) >= 1:
             others = f" {', '.join(rare)}: more than 1 % off." if rare else ""
             exact = f"the exact shares are followed for {period.length:,} records"
-            later = f"from there on {name} gets {got:.6g}, not {share:.6g}"
+            later = f"from there on {name} gets {actual:.6g}, not {share:.6g}"
             return f"{exact}; {later}.{others} Weights of fewer digits avoid it."
     return ""
 
 
 def unseen(plan: Locator) -> list[str]:
-    """Say of which sources records are never given, where the stop promises all or where there is no share."""
+    """See `datamix.mixing.plan.Plan.unseen`."""
     sentences = []
     counts = plan.counts(plan.length) if plan.length is not None and plan.sees_all else None
     for source, (name, size) in enumerate(zip(plan.names, plan.sizes, strict=True)):
@@ -291,9 +294,9 @@ def _never_seen(plan: Locator, source: int, seen: int) -> str:
 
 
 def left_behind(plan: Locator) -> str:
-    """Say where a schedule leaves the sum of its shares, as under an order that does not look at it; else it is empty.
+    """Say where a source deviates from the summed shares of a schedule, as under orders that ignore its credit.
 
-    It does where it is more than two slots, and 1 % of what the source was to have by then.
+    The text is empty unless a source is off by more than two slots, and by 1 % of its due slots by then.
     """
     draws = any(stage.period.sets_shares or stage.period.max_walk is not None for stage in plan.stages)
     if not plan.scheduled or plan.lengths is not None or draws:
@@ -320,7 +323,7 @@ def never_shown(plan: Locator, whole: Callable[[], Locator]) -> str:
     """Say how many records the stop of a mix never shows, and what showing all would repeat; empty where it shows all.
 
     Args:
-      whole: The same mix until each source has been seen once; an error where there is none.
+      whole: A function that returns the same mix until each source has been seen once, or raises `ConfigError`.
     """
     if plan.length is None or plan.sees_all or any(plan.sampling):
         return ""
@@ -334,7 +337,7 @@ def never_shown(plan: Locator, whole: Callable[[], Locator]) -> str:
     text = f"{sum(rest.values()):,} of {sum(plan.sizes):,} records are never shown ({by_source})"
     try:
         shown = whole()
-    except ConfigError:  # too many would be drawn, or filled, one by one
+    except ConfigError:  # too many slots would have to be drawn, or filled, one by one
         return f"{text}."
     counts = shown.counts(shown.length or 0)  # it has an end
     repeats, name = max(
@@ -345,7 +348,7 @@ def never_shown(plan: Locator, whole: Callable[[], Locator]) -> str:
 
 
 def capped(plan: Locator) -> list[str]:
-    """Say where sources have been gone through as often as they may be, and what comes then."""
+    """Say where sources reach their largest number of epochs, and whether they then leave the mix or end it."""
     if (refusal := plan.refusal()) is not None:
         return [f"the mix ends in an error: {refusal}"]
     sentences = []
@@ -357,7 +360,7 @@ def capped(plan: Locator) -> list[str]:
 
 
 def drawn(plan: Locator) -> list[str]:
-    """Say how the records of those sources come that are not gone through one after the other."""
+    """See `datamix.mixing.plan.Plan.drawn`."""
     return [f"{name} {by.note}" for name, by in zip(plan.names, plan.sampling, strict=True) if by is not None]
 
 
@@ -395,10 +398,13 @@ def _warnings(plan: Locator, sources: Mapping[str, SourceReport]) -> list[str]:
 def largest_deviation_of_lengths(
     source: np.ndarray, lengths: np.ndarray, shares: Sequence[float], credit: Shares
 ) -> float:
-    """The largest distance of any source's summed lengths from its share of all, over all prefixes.
+    """The largest distance of the summed lengths of any source from its share of the total, over all prefixes.
 
     Args:
-      credit: By how much each source is behind before the first, shape [num_sources].
+      source: The source of each slot, int [count].
+      lengths: The length of the record in each slot, int [count].
+      shares: The shares of the sources, shape [num_sources].
+      credit: How far each source is behind before the first slot, in the unit of the lengths, shape [num_sources].
 
     >>> largest_deviation_of_lengths(np.array([0, 1]), np.array([4, 2]), [0.5, 0.5], [Fraction(0)] * 2)
     2.0

@@ -1,4 +1,4 @@
-"""The inputs of a plan: `PlanSpec` as a user gives them, `ResolvedSpec` when they are checked and looked up."""
+"""The inputs of a plan: `PlanSpec` as a user writes them, `ResolvedSpec` once they are checked and looked up."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ AtMaxEpochs: TypeAlias = Literal["drop", "error"]
 
 
 class Begin(NamedTuple):
-    """Where a plan begins that goes on with another one.
+    """The point at which a plan continues another one.
 
     Attributes:
       position: The position in the whole mix, in records.
-      counts: How many records each source has given before it, by name, those among them that are no longer mixed; one
-        not named, none.
+      counts: The number of records that each source has given before it, by name, including sources that are no longer
+        mixed; a source not named has given none.
     """
 
     position: int
@@ -46,41 +46,43 @@ class PlanSpec:
 
     Attributes:
       sizes: The number of records of each source, by name, in order. A source named by a path, `vision.mnist`, belongs
-        to the group `vision`, which takes part in the mix as one source would and divides what falls to it.
-      weights: The relative weights of sources, or of groups, among their neighbours; one not named has 1. Strings and
-        fractions are taken exactly.
-      ratio: The ratio of all there is to mix, as "7:3" or [7, 3], in place of weights.
-      share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
-      weighting: The rule that weighs those not named, in place of 1: its name, or its name and settings as in
-        `{"rule": "size", "temperature": 2}`; see `datamix.mixing.weightings`.
-      group_weights: The weights that groups give their members themselves; `weights` and `share` come before them.
+        to the group `vision`, which takes part in the mix as one source would and divides its share among its members.
+      weights: The relative weights of sources and groups within the group they belong to; one not named has 1. Strings
+        and fractions are taken exactly.
+      ratio: The weights of all sources and groups at the top level, in order, as "7:3" or [7, 3], in place of weights.
+      share: The absolute shares, in [0, 1]; the other sources divide the rest by their weights.
+      weighting: The rule that weighs sources not named in `weights`, in place of 1: its name, or its name and settings
+        as in `{"rule": "size", "temperature": 2}`; see `datamix.mixing.weightings`.
+      group_weights: The weights that groups themselves give their members; `weights` and `share` take precedence.
       schedule: Shares that change with the step, see `datamix.mixing.schedules.phases`.
       order: The name of the order: "proportional", "random", "round_robin", "concat", "largest_credit" or a user's.
       stop: The name of the stop: "first_exhausted", "all_exhausted", "exhaust_once", "forever" or a registered one; its
         name and settings as in `{"rule": "mine", "source": "a"}`; or a `Stop`.
-      epochs: How often a source has to be gone through to be exhausted; one not named, once, or as the stop says.
-      samples: End after so many records, if the stop has not ended the mix before.
-      tokens: Or with the record that makes so many tokens, as `num_tokens` counts them.
+      epochs: The number of epochs after which a source is exhausted, by name; one not named is after one, or as many as
+        the stop sets.
+      samples: The number of records after which the mix ends, unless the stop has ended it before; None for no limit.
+      tokens: The number of tokens, as `num_tokens` counts them, with which the mix ends, unless it has ended before;
+        None for no limit.
       seed: The seed of everything that is drawn.
-      shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the records inside
-        windows of n as they are stored; "blocks(n)": shuffle the blocks of each source, then the records of every n of
-        them, so that few are read from at once; "none" or False: as stored.
-      block_records: The records of a block, by source: those that lie together in a file; one not named has 1,024.
+      shuffle: "full" or True: visit each source in another order every epoch; "window(n)": shuffle the stored records
+        within windows of n; "blocks(n)": shuffle the blocks of each source, then the records of every n blocks, so that
+        few blocks are read at once; "none" or False: as stored.
+      block_records: The number of records that are stored together in a file, by source; one not named has 1,024.
       sampling: How the records of some sources are drawn, by name, in place of a shuffle: `ByWeight` or `ByClass` of
         `datamix.mixing.sampling`.
       seeds: Seeds for the shuffle of single sources, by name; the others use `seed`.
-      batch_size: The records of a batch: what steps, strata and batches of one source are counted in.
-      granularity: "record", or "batch": whole batches of one source. A source then gives whole batches alone: under the
-        stops that repeat nothing, records that fill none are left out; under the others a batch may hold the end of one
-        epoch and the beginning of the next.
+      batch_size: The number of records in a batch, which defines steps, strata and batches of one source.
+      granularity: "record", or "batch": every batch holds records of one source. Under stops that repeat nothing,
+        records that do not fill a batch are then left out; under the others, a batch may hold the end of one epoch and
+        the beginning of the next.
       lengths: The lengths of the records of each source, int [size] by name, such as numbers of tokens; the summed
         lengths then follow the ratio, not the records.
       num_tokens: The tokens of each record of the sources that have any, int [size] by name.
-      max_epochs: How often a source is gone through at most, by name; one not named, as often as the stop lets it.
-      at_max_epochs: What comes then: "drop": the source leaves the mix and the others keep their ratio; "error": a mix
-        that would go through it once more is refused, and one without end ends there in an error.
-      begin: Where the plan begins, if it goes on with another one: each source goes on at its own running number. Of
-        the positions before, it knows nothing.
+      max_epochs: The largest number of epochs of a source, by name; for one not named, the stop alone decides.
+      at_max_epochs: What happens then: "drop": the source leaves the mix and the others keep their ratio; "error": a
+        mix that would start another epoch of it is refused, and a mix without end stops there with an error.
+      begin: Where the plan begins, if it continues another one: each source continues from its own count. The plan
+        knows nothing of the positions before.
       settings: The settings of the order, such as `window` and `stratify` for "proportional", `replacement` for
         "random"; see `datamix.mixing.orders`.
     """
@@ -118,17 +120,17 @@ class ResolvedSpec:
 
     Attributes:
       sizes: The number of records of each source, shape [num_sources].
-      order: What fills a stage, with its settings.
+      order: The function that fills a stage, with its settings bound.
       stop: The rule by which the mix ends.
-      phases: The slot at which each phase ends, None for the last, and how the mix is made up until then.
-      demand: The demand of the whole mix, which has the names of the sources, the seed, the batch size and so on.
-      caps: The slots that a source fills at most, by its index, where that is less than the stop lets it.
-      drops_at_cap: Whether a source then leaves the mix, or ends it in an error.
-      samples: Records after which the mix ends in any case; None for no limit.
+      phases: The slot at which each phase ends, None for the last, and the shares until then.
+      demand: The demand of the whole mix, with the names of the sources, the seed, the batch size and so on.
+      caps: The largest number of slots of a source, by its index, where `max_epochs` sets one.
+      drops_at_cap: Whether a source leaves the mix at its cap; otherwise the mix ends there with an error.
+      samples: The number of records after which the mix ends in any case; None for no limit.
       shuffle: The order of the records within their sources.
-      num_tokens: The tokens of the records, 0 of those of sources without any; None where none has.
+      num_tokens: The tokens of each record, 0 for sources without tokens; None where they are not counted.
       begin: The slot at which the plan begins.
-      base: The slots of each source before it, shape [num_sources].
+      base: The number of slots that each source has before it, shape [num_sources].
     """
 
     sizes: tuple[int, ...]
@@ -146,12 +148,16 @@ class ResolvedSpec:
 
     @property
     def limit(self) -> int | None:
-        """Slots after which the mix ends in any case; None for no limit."""
+        """The number of slots after which the mix ends in any case; None for no limit."""
         return None if self.samples is None else -(-self.samples // self.demand.slot_records)
 
 
 def resolve_spec(spec: PlanSpec) -> ResolvedSpec:
-    """Check the inputs of a plan, and look up what they name."""
+    """Check the inputs of a plan, and look up the rules that they name.
+
+    Raises:
+      ConfigError: The inputs are wrong, contradict each other, or name no registered rule.
+    """
     _check_sizes(spec)
     fill = registry.lookup("order", spec.order)
     stop = _stop(spec.stop)
@@ -217,7 +223,7 @@ def _check_numbers(spec: PlanSpec) -> None:
 
 
 def _record_lengths(spec: PlanSpec, shuffle: Shuffle, *, by_batch: bool) -> RecordLengths | None:
-    """The lengths that follow the ratio, if any do."""
+    """The lengths of the records, where their sums follow the ratio."""
     if spec.lengths is None:
         return None
     if spec.sampling:
@@ -227,7 +233,7 @@ def _record_lengths(spec: PlanSpec, shuffle: Shuffle, *, by_batch: bool) -> Reco
 
 
 def _num_tokens(spec: PlanSpec, shuffle: Shuffle) -> RecordLengths | None:
-    """The tokens of the records, if any have some that can be counted."""
+    """The tokens of the records; None where no source has any, or they cannot be counted."""
     if spec.tokens is not None and spec.sampling:
         raise ConfigError(_counts_all_but(spec.sampling), key="stop.tokens", value=spec.tokens)
     if not spec.num_tokens or spec.sampling:
@@ -241,13 +247,13 @@ def _counts_all_but(sampling: Mapping[str, Sampling]) -> str:
 
 
 def _begin(spec: PlanSpec, names: Sequence[str], slot_records: int) -> list[int]:
-    """The slot at which the plan begins, and the slots of each source before it."""
+    """The slot at which the plan begins, followed by the number of slots that each source has before it."""
     begin = spec.begin or Begin(0, {})
-    before = [begin.position, *(begin.counts.get(name, 0) for name in names)]
-    if any(count % slot_records for count in before):
+    counts = [begin.position, *(begin.counts.get(name, 0) for name in names)]
+    if any(count % slot_records for count in counts):
         text = f"it cannot begin at record {begin.position}, where a source has given a part of a batch"
         raise ConfigError(text, key="mix.granularity", value=spec.granularity, hint="Mix by record, as before.")
-    return [count // slot_records for count in before]
+    return [count // slot_records for count in counts]
 
 
 def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Shuffle:
@@ -272,7 +278,7 @@ def _shuffle(spec: PlanSpec, names: Sequence[str], sizes: tuple[int, ...]) -> Sh
 
 
 def _rule(kind: str, value: str | Mapping[str, Any]) -> tuple[str, Any, dict[str, Any]]:
-    """The name of a stop or a weighting, what is registered under it, and its settings."""
+    """The name of a stop or a weighting, the function registered under it, and its settings."""
     settings = dict(value) if isinstance(value, Mapping) else {"rule": value}
     name = settings.pop("rule", None)
     if not isinstance(name, str):
@@ -293,7 +299,7 @@ def _stop(value: str | Mapping[str, Any] | Stop) -> Stop:
 
 
 def _weighting(value: str | Mapping[str, Any]) -> Rule:
-    """The rule that weighs the sources for whom nothing is said."""
+    """The rule that weighs the sources for which a user sets no weight."""
     name, component, settings = _rule("weighting", value)
 
     def weigh(sizes: Mapping[str, int]) -> Mapping[str, Number]:
@@ -307,15 +313,15 @@ def _weighting(value: str | Mapping[str, Any]) -> Rule:
 
 
 def _phases(spec: PlanSpec, names: Sequence[str], slots_a_step: int) -> tuple[Phase, ...]:
-    """The slot at which each phase ends, None for the last, and how the mix is made up until then."""
+    """The slot at which each phase ends, None for the last, and the shares until then."""
     divide = partial(
         resolve, names, group_weights=spec.group_weights, rule=_weighting(spec.weighting), sizes=spec.sizes
     )
     start = divide(ratio=spec.ratio, weights=spec.weights, share=spec.share)
     if spec.schedule is None:
         return ((None, start),)
-    chosen = spec.ratio is not None or bool(by_path(spec.weights)) or bool(by_path(spec.share))
-    steps = phases(spec.schedule, start, chosen, divide)
+    has_weights = spec.ratio is not None or bool(by_path(spec.weights)) or bool(by_path(spec.share))
+    steps = phases(spec.schedule, start, has_weights, divide)
     return tuple((None if until is None else until * slots_a_step, group) for until, group in steps)
 
 
@@ -340,7 +346,7 @@ def _slots_to_exhaustion(
     slot_records: int,
     epoch_records: Sequence[int],
 ) -> list[int]:
-    """The number of slots that each source fills until it is exhausted."""
+    """The number of slots in which each source is exhausted."""
     _check_epochs(spec, stop, epochs)
     active = {source for _, group in mix for source, share in group.leaves() if share}
     slots = []
@@ -363,7 +369,7 @@ def _slots_to_exhaustion(
 def _caps(
     spec: PlanSpec, stop: Stop, epochs: Mapping[str, int], slot_records: int, epoch_records: Sequence[int]
 ) -> dict[int, int]:
-    """The number of slots that each source fills at most, by its index."""
+    """The largest number of slots of each source with a cap, by its index."""
     caps, ids = {}, list(spec.sizes)
     for name, times in (spec.max_epochs or {}).items():
         if stop.waits_for is not None and times < epochs.get(name, 1):

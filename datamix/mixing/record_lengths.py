@@ -1,4 +1,4 @@
-"""The lengths of the sources' records, where these and not the number of records follow the ratio."""
+"""The lengths of the records, for mixes in which summed lengths, not numbers of records, follow the ratio."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from datamix.mixing.shuffle import Shuffle
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecordLengths:
-    """The lengths of the sources' records, such as numbers of tokens.
+    """The lengths of the records of all sources, such as numbers of tokens.
 
     Attributes:
-      stored: The lengths of each source's records as they are stored, int64 [size] each.
-      shuffle: The order in which the records come.
+      stored: The lengths of the records of each source, as stored, int64 [size] each.
+      shuffle: The order of the records within their sources.
     """
 
     stored: tuple[np.ndarray, ...]
@@ -27,11 +27,11 @@ class RecordLengths:
 
     @cached_property
     def mean(self) -> tuple[Fraction, ...]:
-        """The mean length of each source's records, shape [num_sources]; 1 for an empty source."""
+        """The mean length of the records of each source, shape [num_sources]; 1 for an empty source."""
         return tuple(Fraction(int(lengths.sum()) or 1, len(lengths) or 1) for lengths in self.stored)
 
     def of(self, source: int, number: np.ndarray) -> np.ndarray:
-        """The lengths of the records that a source gives under some running numbers, int64 [count] -> [count]."""
+        """The lengths of the records that a source gives at some running numbers, int64 [count] -> [count]."""
         epoch, index = np.divmod(number, len(self.stored[source]))
         lengths: np.ndarray = self.stored[source][self.shuffle.record(np.full(len(number), source), epoch, index)]
         return lengths
@@ -40,14 +40,14 @@ class RecordLengths:
         """The summed length of the first `count` records that a source gives."""
         lengths = self.stored[source]
         epochs, rest = divmod(count, max(len(lengths), 1))
-        begun = int(self._summed_epoch(source, epochs)[rest - 1]) if rest else 0
-        return epochs * int(lengths.sum()) + begun
+        partial = int(self._summed_epoch(source, epochs)[rest - 1]) if rest else 0
+        return epochs * int(lengths.sum()) + partial
 
     def within(self, source: int, amount: int) -> tuple[int, int]:
-        """How many of a source's first records are within a summed length, and what theirs is."""
+        """The number of a source's first records whose summed length is at most `amount`, and that summed length."""
         epochs, rest = divmod(amount, int(self.stored[source].sum()))
-        begun = int(np.searchsorted(self._summed_epoch(source, epochs), rest, side="right"))
-        count = epochs * len(self.stored[source]) + begun
+        partial = int(np.searchsorted(self._summed_epoch(source, epochs), rest, side="right"))
+        count = epochs * len(self.stored[source]) + partial
         return count, self.summed(source, count)
 
     def slots_until(
@@ -58,13 +58,14 @@ class RecordLengths:
         wanted: Mapping[int, int],
         more: int,
     ) -> int:
-        """Upper bound on the slots in which sources are given `wanted` records more, where lengths follow the shares.
+        """An upper bound on the slots in which sources give `wanted` further records, where lengths follow the shares.
 
         Args:
-          which: `min` for the slots until the first of the sources has been, `max` for all.
+          which: `min` for the slots until the first of the sources has given its records, `max` for all of them.
           shares: The shares of the summed lengths, shape [num_sources].
-          base: How many records each source had before, shape [num_sources].
-          more: By how much a source may be farther away from its share than one longest record.
+          base: The number of records that each source has given before, shape [num_sources].
+          wanted: The number of further records, by index of the source.
+          more: The distance of a source from its share, in addition to one longest record, in the unit of the lengths.
         """
         before = [self.summed(source, count) for source, count in enumerate(base)]
         farthest = max(int(lengths.max(initial=0)) for lengths in self.stored) + more
@@ -74,7 +75,7 @@ class RecordLengths:
         return 1 + sum(self.within(i, ends[i])[0] - base[i] for i, share in enumerate(shares) if share)
 
     def _summed_epoch(self, source: int, epoch: int) -> np.ndarray:
-        """Summed lengths up to each record of an epoch; the last epoch of each source is kept."""
+        """Cumulative lengths of the records of an epoch, int64 [size]; the last epoch of each source is kept."""
         kept = self._epochs.get(source)
         if kept is None or kept[0] != epoch:
             size = len(self.stored[source])
@@ -89,10 +90,10 @@ class RecordLengths:
 def checked_lengths(
     lengths: Mapping[str, np.ndarray], sizes: Mapping[str, int], *, by_batch: bool
 ) -> tuple[np.ndarray, ...]:
-    """The lengths of each source's records, int64 [size] each.
+    """The lengths of the records of each source, checked, int64 [size] each, in the order of `sizes`.
 
     Raises:
-      ConfigError: They are none, or whole batches are mixed.
+      ConfigError: They are not lengths of these records, or whole batches are mixed.
     """
     if by_batch:
         raise ConfigError("it follows lengths record by record", key="mix.unit", hint="Set mix.granularity=record.")

@@ -1,4 +1,4 @@
-"""Weights as a function of the step: a schedule becomes phases of fixed shares, and these the plan's stages."""
+"""Weights as a function of the step: a schedule becomes phases of fixed shares, which the plan cuts into stages."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from datamix.mixing.groups import Group
 
 RAMPS = ("linear", "cosine", "exponential")
 RAMP_PHASES = 64
-"""Phases of equal length that stand for a ramp, where it lasts so many steps."""
+"""The number of phases, of about equal length, that approximate a ramp; a shorter ramp has one phase per step."""
 
 _KEYS = ("until", "ratio", "weights", "share", "ramp")
-# A phase of a ramp takes its shares in whole parts of one of these, the first in which the smallest has 50: its cycle
-# is then exact, and short.
+# The shares of a phase of a ramp are multiples of one part in one of these, the first that gives the smallest share 50
+# parts: the cycle is then exact, and short.
 _PARTS = (2**12, 2**16, 2**20)
 
 Phase = tuple[int | None, Group]
-"""The step, or slot, at which it ends, None for never, and how the mix is made up until then."""
+"""The step, or slot, at which a phase ends, None for never, and the shares until then."""
 
 
 def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[..., Group]) -> list[Phase]:
-    """The phases of a schedule.
+    """Turn a schedule into phases of fixed shares.
 
     Args:
-      schedule: The entries in order of time; each has the step `until` which it lasts (the last may have none),
-        `ratio`, `weights` or `share` as the mix itself, and may have a `ramp`: the way there from the entry before,
-        "linear", "cosine" (along half a wave) or "exponential" (by the same factor every step), on optax's schedules.
-      start: The mix before the schedule, where a ramp may begin.
+      schedule: The entries in order of time. Each has the step `until` which it lasts (the last may have none),
+        `ratio`, `weights` or `share` as the mix itself has, and optionally a `ramp` from the entry before: "linear",
+        "cosine" (along half a wave) or "exponential" (by the same factor every step), as Optax's schedules.
+      start: The shares of the mix itself, from which a first ramp begins.
       has_weights: Whether a user chose the weights of `start`.
-      resolve: From an entry's ratio, weights and share, and the key they stand under, to a group.
+      resolve: A function from the ratio, weights and share of an entry, and its key, to a group.
 
     Returns:
-      A ramp becomes up to 64 phases, each with the shares of its middle. What the last entry reaches stays.
+      The phases, of which the last has no end and keeps the shares of the last entry. A ramp becomes up to 64 phases,
+      each with the shares at its middle.
 
     Raises:
-      ConfigError: An entry is none; the message names its key.
+      ConfigError: An entry is wrong; the message names its key.
     """
     if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not schedule:
         example = "[{until: 1000, weights: {mnist: 9}}, {weights: {mnist: 1}}]"
@@ -65,7 +66,7 @@ def phases(schedule: object, start: Group, has_weights: bool, resolve: Callable[
 
 
 def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | None, str | None]:
-    """The end and the ramp of an entry."""
+    """Check an entry that begins at the step `begun`, and return its end and its ramp."""
     if not isinstance(entry, Mapping):
         raise ConfigError(f"it is a group of keys: {', '.join(_KEYS)}", key=where, value=entry)
     for key in entry:
@@ -87,7 +88,7 @@ def _checked(entry: Any, where: str, begun: int, *, last: bool) -> tuple[int | N
 
 
 def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: Group) -> list[Phase]:
-    """The phases of the way from one group to another over the steps [begin, end)."""
+    """The phases of a ramp from one group to another over the steps [begin, end)."""
     begin, end = steps
     num_phases = min(RAMP_PHASES, end - begin)
     ends = [begin + (end - begin) * (i + 1) // num_phases for i in range(num_phases)]
@@ -96,9 +97,9 @@ def _ramp(ramp: str, where: str, steps: tuple[int, int], before: Group, target: 
         text = "it reaches no share of 0; leave the source out, or choose linear"
         raise ConfigError(text, key=f"{where}.ramp", value=ramp)
     passed = _passed(ramp, end - begin, np.asarray(middles))
-    left: dict[int, np.ndarray] = {}
+    remainders: dict[int, np.ndarray] = {}
     return [
-        (until, before.between(target, _Blend(ramp, part, left)))
+        (until, before.between(target, _Blend(ramp, part, remainders)))
         for until, part in zip(ends, passed.tolist(), strict=True)
     ]
 
@@ -109,7 +110,7 @@ def _alike(one: Group, other: Group) -> bool:
 
 
 def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
-    """The part of the way that a ramp has gone at some steps, in [0, 1]: of the weights, or of their logarithms."""
+    """The progress of a ramp at some steps, float [count] in [0, 1]: of the shares, or of their logarithms."""
     import optax
 
     if ramp == "linear":
@@ -122,20 +123,21 @@ def _passed(ramp: str, num_steps: int, steps: np.ndarray) -> np.ndarray:
 
 @dataclass
 class _Blend:
-    """The shares at one place on the way between two groups, level by level.
+    """The shares at one point of a ramp between two groups, level by level.
 
-    They come in whole parts of a number that makes a short cycle. What rounding leaves over goes to the next place of
-    the ramp, so that nothing is rounded over the whole of it.
+    The shares are rounded to multiples of one part in a number that makes a short cycle. The remainders carry over to
+    the next point of the ramp, so that rounding errors do not accumulate along it.
 
     Attributes:
-      passed: The part of the way, in [0, 1].
-      left: What rounding has left over so far, by level.
-      level: How many levels have been blended.
+      ramp: "linear", "cosine" or "exponential".
+      passed: The progress of the ramp, in [0, 1].
+      remainders: The remainders of the rounding so far, by level; shared by all points of the ramp.
+      level: The number of levels that have been blended.
     """
 
     ramp: str
     passed: float
-    left: dict[int, np.ndarray]
+    remainders: dict[int, np.ndarray]
     level: int = 0
 
     def __call__(self, before: Sequence[Fraction], target: Sequence[Fraction]) -> list[Fraction]:
@@ -147,14 +149,14 @@ class _Blend:
         values /= values.sum()
         least = values[values > 0].min()
         parts = next((n for n in _PARTS if least * n >= 50), _PARTS[-1])
-        wanted = np.where(values > 0, (values + self.left.get(self.level, 0)) * parts, 0)
+        wanted = np.where(values > 0, (values + self.remainders.get(self.level, 0)) * parts, 0)
         shares = np.maximum(np.floor(wanted), 0).astype(np.int64)
         over = np.where(values > 0, wanted - shares, -np.inf)
         shares[np.argsort(-over, kind="stable")[: max(parts - int(shares.sum()), 0)]] += 1
-        self.left[self.level] = wanted / parts - shares / shares.sum()
+        self.remainders[self.level] = wanted / parts - shares / shares.sum()
         return [Fraction(int(share), int(shares.sum())) for share in shares]
 
 
 def _between(ramp: str, passed: float, old: float, new: float) -> float:
-    """A share on the way from one to another."""
+    """The share at some progress of a ramp from an old one to a new one."""
     return float(old ** (1 - passed) * new**passed) if ramp == "exponential" and old else old + (new - old) * passed

@@ -1,6 +1,6 @@
 """The order of the records within a source: a keyed permutation of each epoch, of windows within it, or of its blocks.
 
-What computes it works on NumPy arrays and on traced JAX arrays alike, so that the plan on the host and the compiled
+The same code computes it on NumPy arrays and on traced JAX arrays, so that the plan on the host and the compiled
 pipeline cannot differ.
 """
 
@@ -20,11 +20,14 @@ from datamix.rng import permute
 from datamix.rng.hash import KeyWords, Words, fold, multiply_high
 
 BLOCK_RECORDS = 1024
-"""The records of a block of a source that does not say how many of its records lie together."""
+"""The number of records in a block of a source that does not set one."""
 
 
 def parse_shuffle(value: object) -> tuple[str, int]:
-    """Read a setting of the shuffle: its kind, and the records of a window, or the blocks that are open at once.
+    """Parse a shuffle setting: its kind, and the records of a window or the blocks that are shuffled together.
+
+    Raises:
+      ConfigError: The setting is none of these.
 
     >>> parse_shuffle("window(500)"), parse_shuffle(True), parse_shuffle("blocks(8)")
     (('window', 500), ('full', 1), ('blocks', 8))
@@ -42,18 +45,18 @@ _HOST = ArrayOps(operator.getitem, operator.getitem, permute.permute, np.where)
 
 
 class ShuffleTables(NamedTuple):
-    """The numbers that a shuffle looks up, uint32 [num_sources] each; None where its kind has no use for them.
+    """The look-up tables of a shuffle, uint32 [num_sources] each; None where its kind does not use them.
 
     Attributes:
       keys: The key of each source's shuffle, two words.
-      grid: The grid of the whole source, or of a whole window.
-      window: The records of a whole window.
+      grid: The permutation grid of the whole source, or of a whole window.
+      window: The number of records in a whole window.
       whole: The number of whole windows.
-      tail: The grid of the last window, which is shorter.
-      rest: Its records, perhaps none.
-      block: The records of a block.
-      blocks: The grid of the whole blocks.
-      num_blocks: The number of whole blocks, perhaps none.
+      tail: The permutation grid of the last, shorter window.
+      rest: The number of records in that window, 0 if there is none.
+      block: The number of records in a block.
+      blocks: The permutation grid of the whole blocks.
+      num_blocks: The number of whole blocks, possibly 0.
       samples: The tables of the sources whose records are drawn; None where there are none.
     """
 
@@ -70,11 +73,18 @@ class ShuffleTables(NamedTuple):
 
 
 def permuted(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoch: Words, index: Words) -> Words:
-    """The records that stand at some places of their sources' epochs; NumPy or traced JAX, uint32 [count] each.
+    """The records at some indices of the epochs of their sources, in NumPy or traced JAX.
 
     Args:
       kind: "full", "window", "blocks" or "none".
-      epoch: How often the source had been gone through before.
+      tables: The look-up tables of all sources.
+      on: The operations for NumPy or for JAX.
+      source: The source of each index, [count].
+      epoch: The number of epochs of the source before this one, uint32 [count].
+      index: The index within the epoch, uint32 [count].
+
+    Returns:
+      The index of each record in its source, uint32 [count].
     """
     if tables.grid is None:
         return index
@@ -89,11 +99,11 @@ def permuted(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoc
     assert tables.tail is not None
     window, whole, special = of(tables.window), of(tables.whole), key
     if kind == "blocks":
-        # The short window, with the short block, stands at any place among the others; count as if it were the last.
-        special = fold((key[1], key[0]), whole)  # words swapped: the key of no window
+        # The short window, with the short block, is at a random place among the others: reindex as if it came last.
+        special = fold((key[1], key[0]), whole)  # swapped words: no window has this key
         rest = of(tables.rest)
         begin = multiply_high(special[0], whole + np.uint32(1)) * window
-        within = index - begin  # wraps round, to large numbers, for what comes before it
+        within = index - begin  # wraps around to large numbers for indices before the window
         later = on.where(index < begin, index, index - rest)
         index = on.where(within < rest, whole * window + within, later)
     number = index // window
@@ -115,17 +125,18 @@ def permuted(kind: str, tables: ShuffleTables, on: ArrayOps, source: Words, epoc
 class Shuffle:
     """The order of the records within their sources.
 
-    Under "blocks", a source is cut into blocks of as many records as lie together in its files. Each epoch permutes the
-    blocks, and then the records of every `window` blocks that follow on each other, so that no more blocks than that
-    are read from at once.
+    Under "blocks", a source is cut into blocks of records that are stored together in its files. Each epoch permutes
+    the blocks, and then the records within every `window` consecutive blocks, so that no more blocks than that are read
+    at once.
 
     Attributes:
       kind: "full", "window", "blocks" or "none".
-      window: The records of a window, or the blocks of one.
+      window: The number of records in a window, or under "blocks" the number of blocks.
       sizes: The number of records of each source, shape [num_sources].
       keys: The key of each source's shuffle, two words each.
-      block_records: The records of a block of each source, shape [num_sources]; for "blocks" alone.
-      sampling: How the records of some sources are drawn, by the index of the source; the others are shuffled.
+      block_records: The number of records in a block of each source, shape [num_sources]; used by "blocks" alone.
+      sampling: How the records of each source are drawn, None for one that is shuffled, shape [num_sources]; empty
+        where none is drawn.
     """
 
     kind: str
@@ -137,17 +148,18 @@ class Shuffle:
 
     @property
     def epoch_records(self) -> tuple[int, ...]:
-        """The records that an epoch of each source gives, shape [num_sources]."""
-        drawn = self.sampling or (None,) * len(self.sizes)
-        return tuple(size if by is None else by.epoch_records for size, by in zip(self.sizes, drawn, strict=True))
+        """The number of records in an epoch of each source, shape [num_sources]."""
+        sampling = self.sampling or (None,) * len(self.sizes)
+        pairs = zip(self.sizes, sampling, strict=True)
+        return tuple(size if rule is None else rule.epoch_records for size, rule in pairs)
 
     @cached_property
     def tables(self) -> ShuffleTables:
-        """The numbers that the shuffle looks up."""
+        """The look-up tables of the shuffle."""
         words = np.asarray(self.keys, np.uint32)
         samples = SamplingTables.of(self.sampling) if any(self.sampling) else None
         keyed = ShuffleTables((np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])), samples=samples)
-        # Drawn sources ignore the shuffle, but it must still accept every index of their epoch.
+        # Sources that are drawn ignore the shuffle, but it must still accept every index of their epochs.
         sizes = np.asarray(self.epoch_records, np.uint64)
         if self.kind == "none":
             return keyed
@@ -173,12 +185,12 @@ class Shuffle:
         )
 
     def record(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The records that stand at some places, int64 [count] each; see `permuted`."""
+        """The records at some indices of the epochs of their sources, int64 [count]; see `permuted`."""
         words = source, epoch.astype(np.uint32), index.astype(np.uint32)
         return self.drawn(*words, permuted(self.kind, self.tables, _HOST, *words))
 
     def drawn(self, source: np.ndarray, epoch: np.ndarray, index: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """The records, but for sources whose records are drawn, int64 [count]; for the arguments, see `sample`."""
+        """Replace the records of sources that are drawn; int64 [count]. For the arguments, see `sample`."""
         if self.tables.samples is not None:
             words = source, epoch.astype(np.uint32), index.astype(np.uint32), record.astype(np.uint32)
             record = sample(self.tables.samples, self.tables.keys, _HOST, *words, shuffled=self.kind != "none")

@@ -1,4 +1,4 @@
-"""A mix cut into stages: parts with fixed shares, each with one period, up to where the stop ends the mix."""
+"""Cut a mix into stages: parts with fixed shares and one period each, up to where the stop ends the mix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datamix.mixing.table_fills import Shares, farthest, rounded
 from datamix.mixing.weights import over_common
 
 Order = Callable[[Demand], Period]
-"""What fills a stage."""
+"""A function that fills a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,13 @@ class Stage:
     """A part of the mix with fixed shares.
 
     Attributes:
-      first: The slot of the whole mix at which it begins.
-      length: The slots that it lasts; None without end.
-      base: How many slots each source had before it, shape [num_sources].
-      shares: The shares of the sources that are asked for, shape [num_sources].
-      credit: By how much each source is behind the sum of its shares before it, in slots or what lengths are counted
-        in, shape [num_sources].
-      period: Its slots.
+      first: The slot of the whole mix at which the stage begins.
+      length: The number of slots in the stage; None where it has no end.
+      base: The number of slots that each source has before the stage, shape [num_sources].
+      shares: The requested shares of the sources, shape [num_sources].
+      credit: How far each source is behind the sum of its shares when the stage begins, in slots or in the unit of the
+        record lengths, shape [num_sources].
+      period: The slots of the stage.
     """
 
     first: int
@@ -42,7 +42,7 @@ class Stage:
 
 
 def most_stages(stop: Stop, num_sources: int, num_phases: int = 1, *, num_caps: int = 0) -> int:
-    """Into how many stages a stop, and the caps of some sources, cut a mix at most, whatever the weights."""
+    """The largest number of stages into which a stop, and the caps of some sources, cut a mix, whatever the weights."""
     return num_phases + (num_sources - 1 if stop.drops else num_caps)
 
 
@@ -59,23 +59,29 @@ def cut(
 ) -> list[Stage]:
     """Cut a mix into stages.
 
-    Each phase has the slot at which it ends, None for the last; the mix ends after `limit` slots in any case. Its
-    stages begin at the slot of `begin`, before which each source had as many slots as are said there. A source in
-    `caps` fills so many slots at most: then it drops out, or the mix ends where it would fill another.
+    Args:
+      stop: The rule by which the mix ends.
+      order: The function that fills each stage.
+      phases: The slot at which each phase ends, None for the last, and the shares until then.
+      demand: The demand of the whole mix.
+      limit: The number of slots after which the mix ends in any case; None for no limit.
+      begin: The slot at which the first stage begins, and the number of slots that each source has before it.
+      caps: The largest number of slots of a source, by its index.
+      drops_at_cap: Whether a source drops out at its cap; otherwise the mix ends where it would go beyond.
 
     Returns:
-      The stages, at least one unless the mix ends before it begins. The end of the last is the end of the mix; its
-      length is None where there is no end.
+      The stages, at least one unless the mix ends before it begins. The mix ends where the last stage does; the length
+      of that stage is None where there is no end.
 
     Raises:
-      ConfigError: The order fills no stage, or cannot fill this mix; or sources do not drop out at their cap, and a mix
-        that has an end goes beyond one.
+      ConfigError: The order returns no period, or cannot fill this mix; or sources do not drop out at their caps, and a
+        mix that has an end would go beyond one.
     """
     later_of = _later(phases)
-    if stop.drops:  # each source has the cap of being gone through once
+    if stop.drops:  # the cap of each source is its exhaustion
         caps, drops_at_cap = dict(enumerate(demand.remaining)), True
     cutter = _Cutter(stop, order, demand, begin, caps or {}, limit, drops_at_cap=drops_at_cap)
-    # Sources without a share hold up nothing.
+    # The end of the mix does not wait for sources without a share.
     watched = {demand.names.index(name) for name in stop.sources} & later_of[0] or later_of[0]
     for (phase_end, phase), later in zip(phases, later_of, strict=True):
         end = min((slot for slot in (phase_end, limit) if slot is not None), default=None)
@@ -83,18 +89,19 @@ def cut(
             dropped = cutter.dropped
             group = phase.without(dropped) if dropped else phase
             if group is None:
-                break  # nothing is left of what this phase is made of
+                break  # all sources of this phase have dropped out
             cutter.add_stage(group, (watched & later) - dropped, end)
     return cutter.stages
 
 
 class _Cutter:
-    """The stages up to a slot, and what each source has had by then.
+    """The stages up to a slot, and the slots that each source has before it.
 
     Attributes:
-      done: Whether the mix ends there.
+      stages: The stages so far.
+      done: Whether the mix ends at this slot.
       first: The slot.
-      base: The slots that each source had before it, shape [num_sources].
+      base: The number of slots that each source has before it, shape [num_sources].
     """
 
     def __init__(
@@ -116,7 +123,7 @@ class _Cutter:
         self._credit = (Fraction(0),) * demand.num_sources
         self._order, self._demand, self._caps = order, demand, caps
         self._waits_for = None if stop.drops else stop.waits_for
-        # Where nothing may repeat, the slot that ends the mix is the first that finds nothing left.
+        # Where nothing may repeat, the mix ends right before the first slot whose source has no record left.
         self._beyond = 1 if stop.ends_before_repeat else 0
         self._drops_at_cap, self._past_cap, self._stop_drops = drops_at_cap, not drops_at_cap, stop.drops
         self._limit = limit
@@ -128,14 +135,15 @@ class _Cutter:
         return {source for source, most in self._caps.items() if self._drops_at_cap and self.base[source] >= most}
 
     def add_stage(self, group: Group, watched: set[int], end: int | None) -> None:
-        """Add a stage of a group, up to the slot `end` at most; only `watched` sources hold up the end of the mix."""
+        """Add a stage of a group, up to the slot `end` at most; the end of the mix waits only for `watched` sources."""
         demand, room = self._demand, None if end is None else end - self.first
-        left = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
-        waiting = {source: left[source] + self._beyond for source in sorted(watched) if left[source] + self._beyond > 0}
+        remaining = [once - used for once, used in zip(demand.remaining, self.base, strict=True)]
+        slots = {source: remaining[source] + self._beyond for source in sorted(watched)}
+        waiting = {source: count for source, count in slots.items() if count > 0}
         if self._waits_for is not None and not waiting:
             self.done = True
             return
-        now = replace(demand, group=group, remaining=left, first=self.first, base=self.base)
+        now = replace(demand, group=group, remaining=remaining, first=self.first, base=self.base)
         now = replace(now, last=self._last, credit=self._credit, capped=bool(self._caps or self._beyond))
         active = set(now.active.tolist())
         wanted = self._wanted(waiting, active)
@@ -147,7 +155,7 @@ class _Cutter:
         if not isinstance(period, Period):
             raise ConfigError(f"an order gives a period, such as datamix.mixing.periods.Table, not {period!r}.")
         length, ends = self._length(now, period, room, wanted, capped)
-        # Without end, or the first slot of the stage finds nothing left.
+        # `not length`: the stage has no end (None), or its first slot already finds no record left (0).
         self.done = ends or not length or self.first + length == self._limit
         if length == 0:
             return
@@ -164,7 +172,7 @@ class _Cutter:
             self._pass(stage, length)
 
     def _wanted(self, waiting: Mapping[int, int], active: set[int]) -> Mapping[int, int]:
-        """The slots of those sources that the end of the mix waits for; none where no stage of `active` ends it."""
+        """The slots that sources must fill for the mix to end; empty if a stage of `active` sources cannot end it."""
         if self._waits_for == "any":
             return {source: count for source, count in waiting.items() if source in active}
         return waiting if self._waits_for == "all" and active.issuperset(waiting) else {}
@@ -172,11 +180,14 @@ class _Cutter:
     def _length(
         self, demand: Demand, period: Period, room: int | None, wanted: Mapping[int, int], capped: Mapping[int, int]
     ) -> tuple[int | None, bool]:
-        """The slots of a stage, None without end, and whether the mix ends with it, by its stop or in an error.
+        """The number of slots in a stage, None without end, and whether its stop, or an error, ends the mix there.
 
         Args:
-          wanted: The slots that sources have to be given for the mix to end.
-          capped: The slots with which sources reach their caps, or go beyond them where the mix ends there.
+          demand: The demand of the stage.
+          period: The period that fills it.
+          room: The slots until the phase or the mix ends in any case; None for no bound.
+          wanted: The slots that sources must fill for the mix to end.
+          capped: The slots with which sources reach their caps, or exceed them where the mix ends at a cap.
         """
         if capped and period.sets_shares and not self._stop_drops:
             text = "this order gives every source whole; leave it out, and set stop.epochs to say how often"
@@ -185,7 +196,7 @@ class _Cutter:
         if in_room := _within(room, demand, period, capped, "any"):
             length = _slots_until("any", demand, period, in_room) - self._past_cap
             ends, beyond = self._past_cap, length if self._past_cap and self._has_end else None
-        # Not past a cap: a table need not be filled so far.
+        # Do not look beyond a cap: a table need not be filled that far.
         if in_room := _within(length, demand, period, wanted, self._waits_for):
             length, ends, beyond = _slots_until(self._waits_for, demand, period, in_room) - self._beyond, True, None
         if beyond is not None:
@@ -194,7 +205,7 @@ class _Cutter:
         return length, ends
 
     def _pass(self, stage: Stage, length: int) -> None:
-        """Go on to the slot after a stage."""
+        """Move on to the slot after a stage."""
         counts = stage.period.counts(length)
         self.base = tuple(before + used for before, used in zip(stage.base, counts, strict=True))
         if not stage.period.sets_shares:
@@ -206,7 +217,7 @@ class _Cutter:
 
 
 def _credit_after(credit: Shares, shares: Shares, amounts: Sequence[int]) -> tuple[Fraction, ...]:
-    """The credit of each source when it has been given an amount more."""
+    """The credit of each source after it has been given a further amount."""
     total, (weights, whole) = sum(amounts), over_common(shares)
     after = []
     for behind, weight, amount in zip(credit, weights, amounts, strict=True):
@@ -221,10 +232,10 @@ def _credit_after(credit: Shares, shares: Shares, amounts: Sequence[int]) -> tup
 def _within(
     room: int | None, demand: Demand, period: Period, wanted: Mapping[int, int], waits_for: str | None
 ) -> Mapping[int, int]:
-    """The sources to which a period gives their `wanted` slots within `room`, and these; None is no bound.
+    """The entries of `wanted` that a period fills within `room` slots, None for no bound.
 
-    Empty where any of them is too few, by `waits_for`. Where slots have to be walked, those of which it is known that
-    others have theirs first may be left out.
+    The result is empty unless these entries satisfy `waits_for`, that is, any or all of them fit. Where slots have to
+    be walked, it may omit sources that are known to get their slots after another one.
 
     Raises:
       ConfigError: Too many slots would have to be walked.
@@ -252,14 +263,14 @@ def _too_far(slots: int) -> ConfigError:
 
 
 def beyond_cap(source: str, record: int) -> ConfigError:
-    """The error for a mix in which a source would go beyond its last epoch with a record."""
+    """The error for a mix in which a source would start an epoch beyond its last one at a record."""
     text = f"the mix goes through {source} once more from record {record:,} on"
     mend = "End it before, give the source less weight, or set mix.at_max_epochs=drop."
     return ConfigError(text, key=f"mix.max_epochs.{source}", hint=mend)
 
 
 def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
-    """The sources that take part in each phase or in one after it."""
+    """The sources that take part in each phase or in a later one."""
     later: list[set[int]] = [set()]
     for _, group in reversed(phases):
         later.append(later[-1] | {source for source, share in group.leaves() if share})
@@ -267,23 +278,23 @@ def _later(phases: Sequence[tuple[int | None, Group]]) -> list[set[int]]:
 
 
 def _credit_slots(demand: Demand) -> int:
-    """How many slots a source has less than its share of a stage, at most, where its largest credit has the slot."""
+    """A bound on the slots by which a source is below its share of a stage, where the largest credit gets each slot."""
     least = min((part.numerator / part.denominator for part in demand.credit), default=0)
-    # Twice the bound, for where sources that lose their share leave what they are behind to the others.
+    # Twice the bound, as sources that lose their share pass on to the others what they are behind.
     return math.ceil(2 * (1 + math.log(demand.num_sources)) + max(-least, 0))
 
 
 def _near_slots(demand: Demand) -> int:
-    """How many slots a source has less than its share of a stage, at most, where slots are spread evenly."""
+    """A bound on the slots by which a source is below its share of a stage, where slots are spread evenly."""
     return math.ceil(demand.group.depth * (1 + 2 * farthest(demand.group, demand.credit)))
 
 
 def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | None, Mapping[int, int]]) -> int | None:
-    """Slots within which a stage ends, if every source has its share but for `near` slots; None without end."""
+    """A bound on the length of a stage, if every source is within `near` slots of its share; None without end."""
     slots = [] if room is None else [room]
     for waits_for, wanted in ends:
         soonest = min if waits_for == "any" else max
-        if demand.lengths and wanted:  # records of other lengths than the mean may come first
+        if demand.lengths and wanted:  # the first records may be longer or shorter than the mean
             shares = demand.group.leaf_shares()
             behind = farthest(demand.group, demand.credit)
             slots.append(demand.lengths.slots_until(soonest, shares, demand.base, wanted, 2 * math.ceil(behind)))
@@ -293,12 +304,12 @@ def _horizon(demand: Demand, room: int | None, near: int, *ends: tuple[str | Non
 
 
 def _slots_of(share: Fraction, count: int) -> int:
-    """The slots of which a share is `count`, rounded up."""
+    """The number of slots in which a share amounts to `count`, rounded up."""
     return -(-count * share.denominator // share.numerator)
 
 
 def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: Mapping[int, int]) -> int:
-    """Slots until one, or all, of the sources have had as many slots as are wanted of them."""
+    """The number of slots until one source, or all, have had the slots wanted of them, by `waits_for`."""
     if waits_for == "all":
         if period.max_walk is not None and (demand.horizon or 0) > period.max_walk:
             raise _too_far(demand.horizon or 0)
@@ -310,7 +321,7 @@ def _slots_until(waits_for: str | None, demand: Demand, period: Period, wanted: 
     length = period.slot_of(soonest, wanted[soonest] - 1) + 1
     used = period.counts(length)
     for source in others:
-        # Random draws have to be walked to find a slot: do not walk past the end for sources that last longer.
+        # Finding a slot among random draws means walking there: do not walk past the end for sources that last longer.
         if used[source] >= wanted[source]:
             length = period.slot_of(source, wanted[source] - 1) + 1
             used = period.counts(length)

@@ -1,4 +1,4 @@
-"""Stops, which say when a mix ends: those that are built in, and how to add your own."""
+"""Stops, the rules by which a mix ends: those that are built in, and how to add your own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ class Stop:
     """The rule by which a mix ends. A source is exhausted when all its records have been given, `epochs` times.
 
     Attributes:
-      waits_for: How many sources have to be exhausted: "any" or "all" of them; None for a mix that never ends.
-      drops: Whether an exhausted source drops out and the rest go on in their ratio, until none is left.
-      repeats: Whether a source may give a record more often than `epochs` says before the mix ends. Where none may, the
-        mix ends right before the first record that would be; elsewhere right after the last record that it waited for.
-      sources: The names of the sources that it waits for; the others may then repeat. Where none of them has a share,
-        or none is named, it waits for all that have one.
-      epochs: How often a source has to be gone through, by name; one not named, once. A user's `stop.epochs` comes
-        first.
+      waits_for: How many sources have to be exhausted for the mix to end: "any" or "all" of them; None for a mix that
+        never ends.
+      drops: Whether an exhausted source drops out and the others continue in their ratio, until none is left.
+      repeats: Whether a source may give a record more than `epochs` times before the mix ends. If not, the mix ends
+        right before the first record that would be given too often; otherwise right after the last record it waits for.
+      sources: The names of the sources that the mix waits for; the others may then repeat. If none is named, or none of
+        them has a share, the mix waits for all sources that have one.
+      epochs: The number of epochs after which a source is exhausted, by name; one for a source not named. A user's
+        `stop.epochs` takes precedence.
 
     Raises:
       ConfigError: The attributes contradict each other.
@@ -55,7 +56,7 @@ def stop(function: Callable[..., Stop]) -> Callable[..., Stop]:
     The function takes the keyword settings of the stop's YAML file and returns a `Stop`.
 
     Raises:
-      RegistryError: The name is taken, or a setting has the name of one that every stop has.
+      RegistryError: The name is taken, or a setting has the name of one that all stops have.
 
     >>> @stop
     ... def once_for_doctest(*, source: str = "b") -> Stop:
@@ -76,17 +77,17 @@ def first_exhausted() -> Stop:
 
 @stop
 def all_exhausted() -> Stop:
-    """Let a finished source start its next epoch; end when every source has finished once."""
+    """Let an exhausted source start its next epoch; end when every source has been exhausted."""
     return Stop(waits_for="all", repeats=True)
 
 
 @stop
 def exhaust_once() -> Stop:
-    """Let a finished source drop out and the rest keep their relative weights: every record exactly once."""
+    """Let an exhausted source drop out and the rest keep their relative weights: every record exactly once."""
     return Stop(waits_for="any", drops=True)
 
 
 @stop
 def forever() -> Stop:
-    """Go on with epochs without end."""
+    """Repeat epochs without end."""
     return Stop(waits_for=None, repeats=True)

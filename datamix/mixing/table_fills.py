@@ -1,4 +1,4 @@
-"""Rules that fill a table: which source has which slot."""
+"""Rules that fill a table: they determine the source of each slot."""
 
 from __future__ import annotations
 
@@ -14,50 +14,55 @@ from datamix.mixing.groups import Group
 from datamix.mixing.weights import integer_weights, over_common
 
 Shares = Sequence[Fraction]
-"""Share of each source, adding up to 1; zero for one that does not take part."""
+"""The share of each source, adding up to 1; 0 for one that does not take part."""
 
-# The compiled pipeline pads tables to TABLE_SLOTS, so that changing the ratio does not recompile it; only shares too
-# small for that size use LONG_TABLE_SLOTS.
+# The compiled pipeline pads tables to TABLE_SLOTS, so that changing the ratio does not recompile it; only shares that
+# are too small for that size use LONG_TABLE_SLOTS.
 TABLE_SLOTS = 2**18
 _PAST_ANY_TABLE = 2**40
 LONG_TABLE_SLOTS = 2**20
-_STRATA, _MOST_STRATA = 2**13, 2**16  # batches of a table
-_COUNTS = 2**18  # of sources in batches that are filled at a time
+_STRATA, _MOST_STRATA = 2**13, 2**16  # batches in a table
+_COUNTS = 2**18  # sources times batches that are filled at a time
 _QUEUED = 2**12  # records whose lengths are looked up at a time
-_CREDIT_UNIT = 2**24  # parts of a slot: the weights of a run that adapts are whole parts of as many
+_CREDIT_UNIT = 2**24  # parts of a slot; weights under `adapt` are integers that add up to this
 
 
 def holds(group: Group, horizon: int | None, slots: int) -> bool:
-    """Whether a table holds the sequence of a group, which `evenly` fills, or as much of it as will be used."""
+    """Whether a table holds the sequence that `evenly` fills for a group, or as much of it as will be used.
+
+    Args:
+      horizon: The number of slots that will be used; None for no bound.
+      slots: The length of a table; shares too small for it use a longer one.
+    """
     weights, whole = over_common(group.leaf_shares())
     least = Fraction(min(weight for weight in weights if weight), whole)
     return min(_cycle(group), horizon or math.inf) <= _enough(slots, least)
 
 
 def evenly(group: Group, horizon: int | None, credit: Shares = ()) -> np.ndarray:
-    """Fill one cycle by Tijdeman's rule at every level: it divides a group's slots among its members, too.
+    """Fill one cycle by Tijdeman's rule at every level, also among the members of groups.
 
     Args:
-      group: The group, whose sequence a table `holds`.
-      horizon: The slots that will be used; a longer cycle is cut there.
-      credit: By how many slots each source is behind its share at the first slot, shape [num_sources]; empty where none
+      group: A group whose sequence fits a table, see `holds`.
+      horizon: The number of slots that will be used; a longer cycle is cut there.
+      credit: How many slots each source is behind its share at the first slot, shape [num_sources]; empty where none
         is.
 
     Returns:
       Source ids, int32 [cycle]. At every prefix each member of a group of S is within 1 - 1/(2S-2) slots of its share
-      of the group's slots, if none is behind at the first; otherwise see `tijdeman`.
+      of the group's slots, if none is behind at the first slot; otherwise see `tijdeman`.
     """
     return _filled(group, min(_cycle(group), horizon or math.inf), credit)
 
 
 def _active(group: Group) -> tuple[list[int | Group], list[int]]:
     """The members that take part, and their weights."""
-    taking = [(member, weight) for member, weight in zip(group.members, group.weights, strict=True) if weight]
-    return [member for member, _ in taking], [weight for _, weight in taking]
+    pairs = [(member, weight) for member, weight in zip(group.members, group.weights, strict=True) if weight]
+    return [member for member, _ in pairs], [weight for _, weight in pairs]
 
 
 def farthest(group: Group, credit: Shares) -> Fraction:
-    """By how many slots a member of a group, at any level, is away from its share of the group's slots, at most."""
+    """The largest distance, in slots, of a member at any level from its share of the slots of its group."""
     members, weights = _active(group)
     inner = [farthest(member, credit) for member in members if isinstance(member, Group)]
     parts, unit = _parts_within(weights, _member_credit(members, credit))
@@ -65,17 +70,21 @@ def farthest(group: Group, credit: Shares) -> Fraction:
 
 
 def credit_within(shares: Shares, credit: Shares) -> list[Fraction]:
-    """By how many slots each is behind its share of what those with a share have had together; adds up to 0.
+    """How many slots each source with a share is behind, relative to these sources alone; adds up to 0.
 
     Args:
-      credit: By how many slots each is behind its share of the whole mix, shape [num_sources]; empty where none is.
+      shares: The shares of all sources, shape [num_sources].
+      credit: How many slots each source is behind its share of the whole mix, shape [num_sources]; empty where none is.
+
+    Returns:
+      The credit of each source, shape [num_sources]; 0 for one without a share.
     """
     parts, unit = _parts_within(integer_weights(shares), credit)
     return [Fraction(part, unit) for part in parts]
 
 
 def _parts_within(weights: Sequence[int], credit: Shares) -> tuple[list[int], int]:
-    """The same as `credit_within`, in parts of a slot, and how many parts a slot has."""
+    """The result of `credit_within` in parts of a slot, and the number of parts in a slot."""
     if not any(credit):
         return [0] * len(weights), 1
     parts, unit = over_common([part if weight else Fraction(0) for part, weight in zip(credit, weights, strict=True)])
@@ -84,7 +93,7 @@ def _parts_within(weights: Sequence[int], credit: Shares) -> tuple[list[int], in
 
 
 def _member_credit(members: Sequence[int | Group], credit: Shares) -> Shares:
-    """By how many slots the sources of each member that take part are behind; empty where none is."""
+    """How many slots the active sources of each member are behind, added up; empty where none is."""
     if not any(credit):
         return ()
     return [
@@ -96,7 +105,7 @@ def _member_credit(members: Sequence[int | Group], credit: Shares) -> Shares:
 
 
 def _cycle(group: int | Group) -> int:
-    """Slots after which a group's sequence repeats."""
+    """The number of slots after which the sequence of a group repeats; 1 for a source."""
     if not isinstance(group, Group):
         return 1
     members, weights = _active(group)
@@ -106,7 +115,7 @@ def _cycle(group: int | Group) -> int:
 
 
 def _filled(group: Group, count: int | float, credit: Shares) -> np.ndarray:
-    """The first slots of a group's sequence, int32 [count]."""
+    """The source ids of the first slots of a group's sequence, int32 [count]."""
     members, weights = _active(group)
     parts, unit = _parts_within(weights, _member_credit(members, credit))
     behind = [rounded(part, unit) for part in parts] if any(parts) else ()
@@ -125,19 +134,19 @@ def _filled(group: Group, count: int | float, credit: Shares) -> np.ndarray:
 def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) -> np.ndarray:
     """Fill one cycle by Tijdeman's rule.
 
-    Each source's n-th slot has an earliest and a latest position; the next slot goes to the earliest deadline among
-    those allowed.
+    The n-th slot of each source has an earliest and a latest position; the next slot goes to the source with the
+    earliest deadline among those allowed.
 
     Args:
       shares: The shares, positive and adding up to 1, shape [num_sources].
-      horizon: The slots that will be used; a longer cycle is cut there.
-      credit: By how many slots each source is behind at the first slot, adding up to 0; empty where none is. Of a cycle
-        that is whole, and so leaves them as they are, a slot each is looked at.
+      horizon: The number of slots that will be used; a longer cycle is cut there.
+      credit: How many slots each source is behind at the first slot, adding up to 0; empty where none is. A whole cycle
+        does not reduce the credit, so there each is first limited to within 1 - 1/(2S-2) of 0.
 
     Returns:
       Source ids, int32 [cycle]. At every prefix each source is within 1 - 1/(2S-2) of its share, credit included. Where
-      that is not to be had with this credit, it is within as little more as is found, at most that and the largest
-      credit.
+      the credit does not allow that, it is within the smallest bound found to work, at most that number plus the
+      largest credit.
 
     Source: R. Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
     """
@@ -156,13 +165,13 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
     if len(weights) == 2 and most <= least:  # each slot of a source has one position, or two where both may swap
         number = np.arange(weights[0] if length == total else length * weights[0] // total + 2)
         more = _sums(1 - least, credit, -1)
-        taken = np.maximum(_slots_until(number, np.zeros(len(number), np.int64), more, weights, up=True) - 1, 0)
+        slots = np.maximum(_slots_until(number, np.zeros(len(number), np.int64), more, weights, up=True) - 1, 0)
         source_of = np.ones(length, np.int32)
-        source_of[taken[taken < length]] = 0
+        source_of[slots[slots < length]] = 0
         return source_of
     if not most:
         return _by_deadline(weights, length, least, credit)
-    # From there on no more than before: one that is far behind is not a reason to leave others behind.
+    # The narrowest width that works: one source far behind is no reason to let the others fall behind as far.
     floats, behind = [weight / total for weight in weights], [part / unit for part in parts]
     for width in (least + most * part / 4 for part in range(5)):
         source_of = _by_deadline(weights, length, width, credit)
@@ -172,7 +181,9 @@ def tijdeman(shares: Shares, horizon: int | None = None, credit: Shares = ()) ->
 
 
 def rounded(credit: int, unit: int) -> Fraction:
-    """A credit of parts of a slot, `unit` a slot, in a unit that is fine enough: many stages make ever finer ones.
+    """The fraction credit / unit of a slot, rounded to a multiple of 2^-24 where its denominator exceeds 2^24.
+
+    Without rounding, denominators would grow with every stage.
 
     >>> rounded(3, 6), rounded(2**24 + 1, 2**26)
     (Fraction(1, 2), Fraction(1, 4))
@@ -184,9 +195,9 @@ def rounded(credit: int, unit: int) -> Fraction:
 
 
 def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: Shares) -> np.ndarray:
-    """Fill slots so that each source is within `width` of its share, credit included, if that can be; int32 [length].
+    """Fill slots so that each source is within `width` of its share, credit included, if possible; int32 [length].
 
-    Where the length is the sum of the weights, not less, each source fills as many slots as it weighs.
+    If the length is the sum of the weights, each source fills as many slots as its weight.
     """
     total, num_sources = sum(weights), len(weights)
     if length == total:
@@ -196,17 +207,17 @@ def _by_deadline(weights: Sequence[int], length: int, width: Fraction, credit: S
         counts = [length * weight // total + 2 + more for weight, more in zip(weights, wider, strict=True)]
     source = np.repeat(np.arange(num_sources), counts)
     number = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
-    # The first slot in which a source's next slot is within the width, and the last that is so without it.
+    # The first and the last slot that may be a source's n-th for it to stay within the width.
     releases = _slots_until(number, source, _sums(1 - width, credit, -1), weights, up=True) - 1
     deadlines = _slots_until(number, source, _sums(width, credit, -1), weights, up=False)
-    # The source, to break ties, is in the same integer.
+    # The same integer holds the source, which breaks ties.
     chosen = earliest_deadlines(releases, deadlines * num_sources + source, length)
     source_of: np.ndarray = (chosen % num_sources).astype(np.int32)
     return source_of
 
 
 def _sums(number: Fraction, credit: Shares, sign: int = 1) -> list[tuple[int, int]]:
-    """A number plus, or minus, each credit; numerators and denominators, which may have divisors in common."""
+    """A number plus, or minus, each credit, as pairs of numerator and denominator that may have common divisors."""
     sums = []
     for part in credit:
         unit = math.lcm(number.denominator, part.denominator)
@@ -218,11 +229,14 @@ def _sums(number: Fraction, credit: Shares, sign: int = 1) -> list[tuple[int, in
 def _slots_until(
     number: np.ndarray, source: np.ndarray, more: Sequence[tuple[int, int]], weights: Sequence[int], *, up: bool
 ) -> np.ndarray:
-    """The slots of which a source has a share of number + more, rounded up or down, int64 [count].
+    """The number of slots in which a source's share amounts to number + more, rounded up or down, int64 [count].
 
     Args:
-      number: Whole numbers, int64 [count], and the source of each.
-      more: What is added to those of a source, as numerator and denominator, shape [num_sources].
+      number: Whole numbers of slots, int64 [count].
+      source: The source of each number, int64 [count].
+      more: The fraction of a slot to add for each source, as numerator and denominator, shape [num_sources].
+      weights: The weights of the sources, shape [num_sources].
+      up: Whether to round up.
     """
     total, (parts, units) = sum(weights), zip(*more, strict=True)
     divisors = [weight * unit for weight, unit in zip(weights, units, strict=True)]
@@ -231,7 +245,16 @@ def _slots_until(
 
 
 def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) -> np.ndarray:
-    """Give each slot to the lowest ticket of those that are released, or else will be first; int64 [count]."""
+    """Give each slot to the lowest ticket among those released by then, or else to the next to be released.
+
+    Args:
+      releases: The first slot that each ticket may have, int64 [num_tickets].
+      tickets: Integers that sort by deadline, int64 [num_tickets].
+      count: The number of slots, at most `num_tickets`.
+
+    Returns:
+      The ticket of each slot, int64 [count].
+    """
     order = np.argsort(releases, kind="stable")
     release_list, ticket_list = releases[order].tolist(), tickets[order].tolist()
     waiting: list[int] = []
@@ -248,17 +271,18 @@ def earliest_deadlines(releases: np.ndarray, tickets: np.ndarray, count: int) ->
 def largest_deviation(
     source: np.ndarray, shares: Sequence[float | Fraction], credit: Sequence[float | Fraction] = ()
 ) -> float:
-    """The largest distance of any source's count from its share, over all prefixes.
+    """The largest distance, in slots, of any source's count from its share, over all prefixes.
 
     Args:
       source: The source of each slot, int [count].
-      credit: By how many slots each source is behind before the first, shape [num_sources]; empty where none is.
+      shares: The shares of the sources, shape [num_sources].
+      credit: How many slots each source is behind before the first slot, shape [num_sources]; empty where none is.
 
     >>> largest_deviation(np.array([0, 1, 0, 0]), [0.75, 0.25])
     0.5
     """
-    # A source's count is farthest above its share right after one of its slots, and farthest below right before one or
-    # at the end: no need to look at every source at every position.
+    # A source is farthest above its share right after one of its slots, and farthest below right before one or at the
+    # end, so only these positions are checked.
     share, behind = np.asarray(shares, np.float64), np.zeros(len(shares))
     if credit:
         behind = np.asarray(credit, np.float64)
@@ -273,24 +297,25 @@ def largest_deviation(
 
 
 def by_credit(shares: Shares, begin: Shares, count: int, *, active_only: bool = False) -> np.ndarray:
-    """Give each slot to the source that is furthest behind the sum of its shares, of equals to the first.
+    """Give each slot to the source that is farthest behind the sum of its shares, the first of those that tie.
 
     Args:
       shares: The shares, adding up to 1, shape [num_sources].
-      begin: The credit of each source at the first slot, by how many slots it is behind, adding up to 0; empty where
-        none is.
+      begin: How many slots each source is behind at the first slot, adding up to 0; empty where none is.
+      count: The number of slots.
       active_only: Whether a source without a share gets no slot, however far it is behind.
 
     Returns:
       Source ids, int32 [count].
     """
     total = math.lcm(*(share.denominator for share in (*shares, *begin)))
-    # What sources without a share are behind, the others are ahead of theirs.
+    # All in parts of a slot, as integers, so that ties are exact; Python's integers where 64 bits might overflow.
     dtype = np.int64 if total * len(shares) < 2**57 else object
     weights = np.asarray([int(share * total) for share in shares], dtype)
     credit = np.asarray([int(part * total) for part in begin], dtype) if begin else np.zeros_like(weights)
     ids = np.arange(len(shares), dtype=np.int32)
     if active_only:
+        # What the other sources are behind remains with these: together they are ahead by as much.
         ids = ids[weights > 0]
         weights, credit = weights[ids], credit[ids]
     chosen = np.empty(count, np.int32)
@@ -302,11 +327,11 @@ def by_credit(shares: Shares, begin: Shares, count: int, *, active_only: bool = 
 
 
 def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source: np.ndarray) -> np.ndarray:
-    """ceil(numbers * total / divisor of the source), exactly up to what is past any table, int64 [count]."""
+    """ceil(numbers * total / divisor of the source), exact but for results beyond any table, int64 [count]."""
     if int(np.abs(numbers).max()) * total < 2**62 and max(divisors) < 2**62:
         exact: np.ndarray = -((-numbers * total) // np.asarray(divisors)[source])
         return exact
-    # The decimals of float weights overflow 64 bits; floats decide all but the few quotients next to an integer.
+    # Weights with many decimals overflow 64 bits. Floats decide all but the few quotients next to an integer.
     most = _PAST_ANY_TABLE
     ratios = [total / divisor if total < most * divisor else float(most) for divisor in divisors]
     quotient = np.clip(
@@ -314,7 +339,7 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source
     )
     result: np.ndarray = np.ceil(quotient).astype(np.int64)
     for i in np.flatnonzero(np.abs(quotient - np.rint(quotient)) <= np.abs(quotient) * 2.0**-48):
-        if abs(quotient[i]) < _PAST_ANY_TABLE:  # what was clipped may have more than 64 bits
+        if abs(quotient[i]) < _PAST_ANY_TABLE:  # a clipped one may need more than 64 bits
             result[i] = -((-int(numbers[i]) * total) // divisors[source[i]])
     return result
 
@@ -322,22 +347,27 @@ def _ceil_ratio(numbers: np.ndarray, total: int, divisors: Sequence[int], source
 def stratified(
     shares: Shares, batch: int, first: int, horizon: int | None, slots: int, credit: Shares = ()
 ) -> np.ndarray:
-    """Fill one cycle so that every batch holds each source's exact quota, rounded down or up.
+    """Fill one cycle so that every batch holds the exact quota of each source, rounded down or up.
 
-    What rounding leaves out stays a source's credit: those with the largest get the slots that are left.
+    Quotas are first rounded down, and each source keeps the remainder as credit; the slots that remain in a batch go
+    to the sources with the largest credit.
 
     Args:
       shares: The shares of all sources, shape [num_sources].
-      batch: The slots of a batch.
+      batch: The number of slots in a batch.
       first: The slot of the whole mix at which the cycle begins; batches begin at multiples of `batch`.
-      horizon: The slots that will be used; a longer cycle is cut there.
-      slots: The length at which a longer cycle is cut otherwise, where its counts come closest to the shares; where
-        that is too short for the smallest share to come within 1 % of what was asked, `LONG_TABLE_SLOTS`.
-      credit: By how many slots each source is behind at the first slot, shape [num_sources]; empty where none is. A
-        cycle that will be repeated begins without.
+      horizon: The number of slots that will be used; a longer cycle is cut there.
+      slots: The largest length of a cycle that does not end at the horizon; a longer one is cut where its counts are
+        closest to the shares. If that is too short for the smallest share to come within 1 % of the requested one,
+        `TABLE_SLOTS` or else `LONG_TABLE_SLOTS` takes its place.
+      credit: How many slots each source is behind at the first slot, shape [num_sources]; empty where none is. A cycle
+        that will be repeated starts without credit.
 
     Returns:
-      Source ids, int32 [cycle]; within a batch, each source's slots are spread evenly.
+      Source ids, int32 [cycle]; within a batch, the slots of each source are spread evenly.
+
+    Raises:
+      ConfigError: A share is below one slot in the cycle.
 
     Source: A. Hamilton's method of largest remainders (1792), with the remainders kept.
     """
@@ -346,7 +376,7 @@ def stratified(
     least = min(share for share in shares if share)
     offset = first % batch
     whole = total // math.gcd(total, batch)
-    # Every batch is within one record of its quota: fewer of them than a table holds come as close as need be.
+    # Every batch is within one record of its quota, so fewer batches than a table holds are accurate enough.
     enough = min(max(_STRATA, math.ceil(100 / (least * batch))), max(1, _enough(slots, least) // batch), _MOST_STRATA)
     num_batches = enough if any(credit) else min(whole, enough)
     cut = horizon is not None and horizon + offset <= num_batches * batch
@@ -361,7 +391,7 @@ def stratified(
         behind = np.asarray([round(part * total) for part in credit], np.int64)
     raised = np.empty((num_batches, extra), np.int32)  # the sources whose quota of a batch is rounded up
     off = np.zeros(num_batches)
-    # A source that has no part of a batch's rest cannot be rounded up: its quota is a whole number.
+    # A source whose quota is a whole number has no remainder, and is never rounded up.
     never, relative = np.where(rest > 0, 0, -total * num_active), 1 / np.maximum(weights, 1)
     for i in range(num_batches if extra else 0):
         behind += rest
@@ -381,21 +411,21 @@ def _batches(quota: np.ndarray, raised: np.ndarray) -> np.ndarray:
     """The source of each slot of some batches, spread evenly within each, int32 [num_batches * batch].
 
     Args:
-      quota: The slots of each source in every batch, int64 [num_sources].
-      raised: The sources that have one more in a batch, int32 [num_batches, extra].
+      quota: The slots of each source in every batch, rounded down, int64 [num_sources].
+      raised: The sources that have one more slot in each batch, int32 [num_batches, extra].
     """
     counts = np.tile(quota, (len(raised), 1))
     np.put_along_axis(counts, raised, quota[raised] + 1, axis=1)
-    each = counts.reshape(-1)
-    by_source = np.repeat(np.tile(np.arange(len(quota), dtype=np.int32), len(counts)), each)
-    within = np.arange(len(by_source)) - np.repeat(np.cumsum(each) - each, each)
-    place = (2 * within + 1) / np.repeat(each, each)
+    flat = counts.reshape(-1)
+    by_source = np.repeat(np.tile(np.arange(len(quota), dtype=np.int32), len(counts)), flat)
+    within = np.arange(len(by_source)) - np.repeat(np.cumsum(flat) - flat, flat)
+    place = (2 * within + 1) / np.repeat(flat, flat)
     source_of: np.ndarray = by_source[np.lexsort((place, np.repeat(np.arange(len(counts)), counts.sum(axis=1))))]
     return source_of
 
 
 def _limited(weights: list[int]) -> list[int]:
-    """The same ratio in integers that can be added up in 64 bits."""
+    """Nearly the same ratio, in integers small enough to be added up in 64 bits."""
     excess = max(sum(weights).bit_length() - 40, 0)
     return weights if not excess else [max(weight >> excess, int(weight > 0)) for weight in weights]
 
@@ -409,18 +439,19 @@ def by_length(
     ahead: Sequence[float] = (),
     counts: Sequence[int] = (),
 ) -> np.ndarray:
-    """Fill slots so that what follows the shares is not the number of records, but the sum of their lengths.
+    """Fill slots so that the summed lengths of the records, not their number, follow the shares.
 
-    Every source is a queue of its records. Of those that are not ahead of their share, the slot goes to the one whose
-    next record would first be due.
+    Every source is a queue of its records. Among the sources that are not ahead of their share, the slot goes to the
+    one whose next record is due first.
 
     Args:
       shares: The shares of the summed lengths, shape [num_sources].
       length_of: The lengths of a source's records by their running numbers, int64 [count] -> [count].
-      base: The running number of each source's first record here.
-      count: How many slots.
-      ahead: By how much each source is ahead of its share at the first slot, shape [num_sources]; empty where none is.
-      counts: How many slots each source fills, `count` together; empty where that is left open.
+      base: The running number of the first record of each source, shape [num_sources].
+      count: The number of slots.
+      ahead: How far each source is ahead of its share at the first slot, in the unit of the lengths, shape
+        [num_sources]; empty where none is.
+      counts: The number of slots that each source fills, `count` in total; empty where that is left open.
 
     Returns:
       Source ids, int32 [count]. At every prefix, the summed length of every source is within one longest record of its
@@ -429,14 +460,14 @@ def by_length(
     Source: J. Bennett and H. Zhang, WF2Q: worst-case fair weighted fair queueing, INFOCOM (1996).
     """
     rate = [float(share) for share in shares]
-    queue: list[list[int]] = [[] for _ in shares]  # lengths that are known, last first
+    queue: list[list[int]] = [[] for _ in shares]  # lengths that were looked up, in reverse
     seen, passed = list(base), [*ahead] or [0.0] * len(rate)
     ends = [begin + most for begin, most in zip(base, counts or [count] * len(rate), strict=True)]
-    waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due
+    waiting: list[tuple[float, float, int]] = []  # when a source's next record may begin, when it is due, the source
 
     def enqueue(source: int) -> None:
         if not queue[source]:
-            # More each time: of many sources, a short stage looks at few records.
+            # More each time, so that a short stage of many sources looks up few records.
             most = _QUEUED if counts else min(max(seen[source] - base[source], 32), _QUEUED)
             numbers = np.arange(seen[source], min(seen[source] + most, ends[source]))
             queue[source] = length_of(source, numbers)[::-1].tolist()
@@ -464,7 +495,7 @@ def by_length(
 
 
 def _enough(slots: int, least: Fraction) -> int:
-    """Slots of a table in which the smallest share comes within 1 % of what was asked, as far as there are."""
+    """The length of a table in which the smallest share comes within 1 % of the requested one, or the longest."""
     return next((n for n in (slots, TABLE_SLOTS) if n >= slots and least * n >= 100), max(slots, LONG_TABLE_SLOTS))
 
 

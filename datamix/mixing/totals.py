@@ -1,4 +1,4 @@
-"""What each source has given before a position, which follows from the position alone."""
+"""Totals of the records and tokens that each source has given before a position, a function of the position alone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datamix.mixing.locating import Locator
 
 
 class Totals(NamedTuple):
-    """What each source has given before a position.
+    """The records and tokens that each source has given before a position.
 
     Attributes:
-      records: Its records, shape [num_sources].
-      tokens: The tokens in them; None where no source has any.
+      records: The number of records, shape [num_sources].
+      tokens: The number of tokens in them, shape [num_sources]; None where no source has any.
     """
 
     records: list[int]
@@ -21,12 +21,12 @@ class Totals(NamedTuple):
 
     @classmethod
     def at(cls, plan: Locator, position: int) -> Totals:
-        """What each source gives before a position."""
+        """The totals of a plan before a position."""
         counts = plan.counts(position)
         return cls(counts, plan.tokens(counts))
 
     def without(self, first: Totals, end: Totals) -> Totals:
-        """The same without what was given from one position to another."""
+        """These totals without what was given between two positions, whose totals are `first` and `end`."""
         tokens = None
         if self.tokens is not None and first.tokens is not None and end.tokens is not None:
             tokens = _less(self.tokens, first.tokens, end.tokens)
@@ -38,9 +38,10 @@ def _less(counts: list[int], first: list[int], end: list[int]) -> list[int]:
 
 
 def source_metrics(plan: Locator, now: Totals, before: Totals) -> dict[str, dict[str, Any]]:
-    """The records, epochs and shares of each source by name, `lately` being from one position to another.
+    """The records, epochs and shares of each source, by name; keys with `lately` count from `before` to `now`.
 
-    Shares are of all that was given, and None where nothing was; tokens are there where a source has any.
+    Shares are fractions of everything given so far, and None where nothing was. Tokens are included where any source
+    has some.
 
     >>> from datamix.mixing.plan import Plan
     >>> plan = Plan({"a": 4, "b": 8}, stop="forever")

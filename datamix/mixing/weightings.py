@@ -1,4 +1,4 @@
-"""Rules that weigh the sources for whom a user says nothing: those built in, and how to add your own."""
+"""Weightings, rules for sources without a weight from the user: those that are built in, and how to add your own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def weighting(function: Callable[..., Mapping[str, Number]]) -> Callable[..., Ma
     """Register a function as a weighting, under its own name.
 
     The function takes the number of records of each source, by name, and the keyword settings of the weighting's YAML
-    file, and returns one relative weight, 0 or more, for each of the names. Where the mix holds mixes, it is called for
-    each of them with what this one is made of; a group is as large as its sources together.
+    file, and returns one relative weight, 0 or more, for each of the names. Where the mix has groups, it is also called
+    for each group, with the names and sizes of its members; the size of a group is the sum of the sizes of its sources.
 
     Raises:
       RegistryError: The name is taken, or a setting is called `rule`.
@@ -33,7 +33,7 @@ def weighting(function: Callable[..., Mapping[str, Number]]) -> Callable[..., Ma
 
 @weighting
 def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
-    """Every source the same: a weight of 1.
+    """Give every source the same weight, 1.
 
     >>> equal({"a": 5, "b": 3})
     {'a': 1, 'b': 1}
@@ -43,17 +43,17 @@ def equal(sizes: Mapping[str, int]) -> dict[str, Number]:
 
 @weighting
 def size(sizes: Mapping[str, int], *, temperature: float = 1, cap: float | None = None) -> dict[str, Number]:
-    """Weigh a source by its records, up to a cap, flattened by a temperature: min(n, cap)^(1/T).
+    """Weigh a source by its number of records, up to a cap, flattened by a temperature: min(n, cap)^(1/T).
 
-    A weight set by hand beside this rule counts in the same unit: records^(1/T).
+    A weight that a user sets beside this rule is in the same unit: records^(1/T).
 
     Args:
       sizes: The number of records of each source, by name.
-      temperature: T, above 0; 1 mixes in proportion to size, the larger it is the more equal.
-      cap: The records that count at most, above 0; None for no limit.
+      temperature: T, above 0; 1 mixes in proportion to size, and larger values make the weights more equal.
+      cap: The largest number of records that counts, above 0; None for no limit.
 
     Raises:
-      ConfigError: A temperature or cap that is not above 0, or a temperature so low that a weight is beyond numbers.
+      ConfigError: The temperature or cap is not above 0, or the temperature is so low that a weight overflows.
 
     Source: C. Raffel et al., Exploring the limits of transfer learning with a unified text-to-text transformer, JMLR
     21 (2020), section 3.5.2; the order of the two is SeqIO's.

@@ -1,4 +1,4 @@
-"""Ratios, weights and shares, which become one exact share a source."""
+"""Turn ratios, weights and shares into one exact share per source."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from datamix.errors import ConfigError, check_sources
 
-_LARGEST = 10**400  # more than any float needs
-_DENOMINATOR = 10_000  # a fraction this simple that is the same float is what was meant
+_LARGEST = 10**400  # beyond the range of floats
+_DENOMINATOR = 10_000  # a float that equals a fraction this simple is read as that fraction
 
 Number: TypeAlias = int | float | str | Fraction
 
@@ -21,10 +21,11 @@ def as_fraction(value: object, where: str, name: str | None = None) -> Fraction:
 
     Args:
       value: A number or text.
-      name: The source that it is for; by default, the last part of the key.
+      where: The key of the weight, for error messages.
+      name: The source that has the weight; by default, the last part of the key.
 
     Raises:
-      ConfigError: It is not a number, negative, infinite or NaN.
+      ConfigError: The value is not a number, or is negative, infinite or NaN.
 
     >>> as_fraction(0.7, "mix.share.mnist")
     Fraction(7, 10)
@@ -58,10 +59,10 @@ def _plain(number: Fraction) -> int | float:
 
 
 def parse_ratio(ratio: object, names: Sequence[str], where: str = "mix.ratio") -> dict[str, Fraction]:
-    """Read a ratio such as "7:3" or [7, 3], one number a source, in their order.
+    """Parse a ratio such as "7:3" or [7, 3], with one number per source, in their order.
 
     Raises:
-      ConfigError: It is no ratio, or of another length than the sources.
+      ConfigError: It is not a ratio, or does not have one number per source.
 
     >>> parse_ratio("7:3", ["mnist", "fashion"])
     {'mnist': Fraction(7, 1), 'fashion': Fraction(3, 1)}
@@ -94,20 +95,22 @@ def resolve_shares(
     where: str = "mix",
     may_be_empty: bool = False,
 ) -> dict[str, Fraction]:
-    """Turn what a user may say of the ratio into the exact share of every source.
+    """Turn a user's ratio, weights and shares into the exact share of every source.
 
     Args:
+      names: The names of the sources, in order.
       ratio: The ratio of all sources, see `parse_ratio`.
-      weights: The relative weights; a source not named has 1; None counts as not named.
-      share: The absolute shares, in [0, 1]; the other sources divide what is left by their weights.
+      weights: The relative weights; a source not named, or with None, has 1.
+      share: The absolute shares, in [0, 1]; the other sources divide the rest by their weights.
       default: The weights of sources that are not named, in place of 1.
-      may_be_empty: Whether all weights may be 0, and all shares with them.
+      where: The key of these settings in error messages.
+      may_be_empty: Whether all weights may be 0, in which case all shares are.
 
     Returns:
-      The share of each source, in order; they add up to 1.
+      The share of each source, in order; they add up to 1, or are all 0 if `may_be_empty`.
 
     Raises:
-      ConfigError: An unknown source, two rules for one source, or numbers that make no mix.
+      ConfigError: A source is unknown or has two rules, or the numbers do not make a mix.
 
     >>> resolve_shares(["a", "b", "c"], share={"a": 0.5}, weights={"b": 3})
     {'a': Fraction(1, 2), 'b': Fraction(3, 8), 'c': Fraction(1, 8)}
@@ -159,7 +162,7 @@ def resolve_shares(
 
 
 def integer_weights(shares: Sequence[Fraction]) -> list[int]:
-    """The smallest integers in the same ratio.
+    """The smallest integers in the ratio of the shares.
 
     >>> integer_weights([Fraction(7, 10), Fraction(3, 10)])
     [7, 3]
@@ -170,9 +173,9 @@ def integer_weights(shares: Sequence[Fraction]) -> list[int]:
 
 
 def over_common(numbers: Sequence[Fraction]) -> tuple[list[int], int]:
-    """The numerators of some numbers over their least common denominator, and this.
+    """The numerators of some numbers over their least common denominator, and that denominator.
 
-    Many numbers are reckoned with in this form: each operation on fractions takes a microsecond and more.
+    This form makes arithmetic on many numbers fast: every operation on a `Fraction` takes a microsecond or more.
 
     >>> over_common([Fraction(1, 2), Fraction(1, 3)])
     ([3, 2], 6)

@@ -1,4 +1,4 @@
-"""The kinds of period that fill the plan's stages, one file each; `base` says what a kind of period is."""
+"""The kinds of period that fill the stages of a plan, one file each; `base` is the contract of a period."""
 
 from datamix.mixing.periods.base import Period
 from datamix.mixing.periods.carried import Carried

@@ -1,4 +1,4 @@
-"""A table that repeats, and what it leaves of the shares carried from one repetition to the next."""
+"""A table that repeats, with swaps that carry the fractions it cannot hold from one repetition to the next."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _FAR = 2**62
 
 @dataclass(frozen=True, eq=False)
 class Carried(Period):
-    """A table of whole numbers of slots, some of which change their owner in some of its repetitions, called cycles.
+    """A table that repeats in cycles, in some of which some slots change from one source to another.
 
-    The sources form a chain. Between two neighbours there is one slot of the table, which the one gives to the other in
-    as many cycles as make up for the fractions of a slot that the table cannot hold: in cycle b exactly if
-    floor(rate (b + 1) + phase) is more than floor(rate b + phase), as Bresenham's line rises. So counts are known
-    anywhere without a walk, and never drift.
+    The sources form a chain. For each pair of neighbours there is one slot of the table that one gives to the other
+    in as many cycles as make up for the fractions of a slot that the table cannot hold. This swap takes place in
+    cycle b exactly if floor(rate (b + 1) + phase) > floor(rate b + phase), as in Bresenham's line. Counts are thus
+    known at any slot without walking there, and never drift.
 
     Attributes:
       table: The slots of a cycle.
-      giver: The source that a slot which changes belongs to, int32 [num_swaps]; a source is named at most twice in
+      giver: The source that has the slot of each swap in the table, int32 [num_swaps]; a source occurs at most twice in
         `giver` and `taker` together.
-      taker: The source that it is given to, int32 [num_swaps].
-      place: The slot, int64 [num_swaps]; no slot is named twice.
-      rate: How many times it is given in a cycle, in units of 2^-64, uint64 [num_swaps].
-      phase: Where its line begins, in the same unit, uint64 [num_swaps].
+      taker: The source that gets the slot, int32 [num_swaps].
+      place: The slot of the table, int64 [num_swaps]; no slot occurs twice.
+      rate: The swaps per cycle, in units of 2^-64, uint64 [num_swaps].
+      phase: The value of each line at cycle 0, in the same unit, uint64 [num_swaps].
     """
 
     table: Table
@@ -41,7 +41,7 @@ class Carried(Period):
     phase: np.ndarray
 
     def shuffled(self, order: np.ndarray) -> Carried:
-        """The same in another order of the slots of every cycle: which slot of the table stands in each, [length]."""
+        """The same period with the slots of every cycle reordered: slot i is slot `order[i]` of the table, [length]."""
         place = np.empty(self.table.length, np.int64)
         place[order] = np.arange(self.table.length)
         table = Table(self.table.source_of[order], self.table.num_sources)
@@ -49,17 +49,17 @@ class Carried(Period):
 
     @cached_property
     def taker_rank(self) -> np.ndarray:
-        """How many earlier slots of the table belong to the source that takes each slot, int64 [num_swaps]."""
+        """How many earlier slots of the table belong to the taker of each swap, int64 [num_swaps]."""
         slots = self.table.slots
         pairs = zip(self.taker.tolist(), self.place.tolist(), strict=True)
         return np.asarray([np.searchsorted(slots[source], place) for source, place in pairs], np.int64)
 
     @cached_property
     def sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """The swaps of each source, at most two, and what it gains by them.
+        """The swaps of each source, at most two, and the slots that it gains by each.
 
         Returns:
-          Swap, `num_swaps` for none, and 1, -1 or 0, int64 [2, num_sources] each.
+          The index of the swap, `num_swaps` for none, and the gain: 1, -1, or 0 for none; int64 [2, num_sources] each.
         """
         swap = np.full((2, self.table.num_sources), len(self.place))
         gain = np.zeros_like(swap)
@@ -71,7 +71,7 @@ class Carried(Period):
 
     def swaps(self, cycle: int) -> np.ndarray:
         """Whether each swap takes place in a cycle, bool [num_swaps]."""
-        before = self.rate * np.uint64(cycle) + self.phase  # the fraction alone: whole numbers overflow
+        before = self.rate * np.uint64(cycle) + self.phase  # the whole part overflows, the fraction remains
         swaps: np.ndarray = before + self.rate < before
         return swaps
 
@@ -83,7 +83,7 @@ class Carried(Period):
         return before
 
     def _gained(self, which: slice | np.ndarray, times: int | np.ndarray = 1) -> np.ndarray:
-        """What each source gains by some swaps, int64 [num_sources]."""
+        """The slots that each source gains by some swaps, int64 [num_sources]."""
         gained = np.zeros(self.table.num_sources, np.int64)
         np.add.at(gained, self.taker[which], times)
         np.subtract.at(gained, self.giver[which], times)
@@ -118,7 +118,8 @@ class Carried(Period):
         return source, self.before(cycle)[source] + rank
 
     def slot_of(self, source: int, number: int) -> int:
-        sides = [(int(swap), int(gain)) for swap, gain in zip(*(each[:, source] for each in self.sides), strict=True)]
+        swap_ids, gains = self.sides
+        sides: list[tuple[int, int]] = [*zip(swap_ids[:, source].tolist(), gains[:, source].tolist(), strict=True)]
         lines = [(int(self.rate[swap]), int(self.phase[swap]), gain) for swap, gain in sides if gain]
 
         def before(cycle: int) -> int:

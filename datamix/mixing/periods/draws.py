@@ -13,20 +13,20 @@ from datamix.mixing.periods.table import Table
 from datamix.rng.hash import draw_at
 
 MAX_DRAWS = 2**27
-"""Draws that may be walked to find a slot: some seconds."""
+"""The largest number of draws that may be walked to find a slot, which takes a few seconds."""
 MOST_COUNTED = 2**30
-"""Draws that may be summed up to count those of each source: some ten seconds."""
+"""The largest number of draws that may be walked to count those of each source, which takes about ten seconds."""
 
 _CHUNK_DRAWS = 2**16
-_FINE_BITS = 15  # of the 31 bits of a draw, those that seldom decide
+_FINE_BITS = 15  # the lower of the 31 bits of a draw, which seldom determine its source
 
 
 @dataclass(frozen=True, eq=False)
 class Draws(Period):
     """An independent draw for each slot, by its hash.
 
-    A hash has no shortcut to the counts before a slot: they are summed up once, chunk by chunk, about 10 ns a slot, and
-    kept.
+    There is no shortcut to the counts before a slot: they are summed up once, chunk by chunk, at about 10 ns per slot,
+    and kept.
 
     Attributes:
       thresholds: The upper end of each source's share of the range [0, 2^31], uint32 [num_sources].
@@ -42,17 +42,17 @@ class Draws(Period):
 
     @property
     def repeats_records(self) -> bool:
-        """Records that are drawn come again before all have come."""
+        """Whether records are drawn with replacement."""
         return self.replacement
 
     @property
     def max_walk(self) -> int:
-        """The number of draws that may be walked to find a slot."""
+        """The largest number of draws that may be walked to find a slot."""
         return MAX_DRAWS
 
     @property
     def most_counted(self) -> int:
-        """The number of draws that may be walked to count them."""
+        """The largest number of draws that may be walked to count those of each source."""
         return MOST_COUNTED
 
     @cached_property
@@ -69,7 +69,7 @@ class Draws(Period):
 
     @cached_property
     def _coarse(self) -> np.ndarray:
-        """The source of every word with the same upper bits, -1 where there are several, int32."""
+        """The source of all words with the same upper bits, -1 where they have several, int32 [2^16]."""
         ends = np.arange(2 ** (31 - _FINE_BITS) + 1) << _FINE_BITS
         first = np.searchsorted(self.thresholds, ends[:-1], side="right")
         last = np.searchsorted(self.thresholds, ends[1:] - 1, side="right")
@@ -94,7 +94,7 @@ class Draws(Period):
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         source = self.sources(start, count)
         if self.replacement:
-            # Records that are drawn need not be counted: every draw of any source stands for one.
+            # A drawn record does not depend on how many its source gave before: count the slots of all sources.
             return source, start + np.arange(count, dtype=np.int64)
         before = self.counts(start)
         table = Table(source, len(self.thresholds))

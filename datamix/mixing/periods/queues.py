@@ -1,4 +1,4 @@
-"""Slots that follow the lengths of the records for ever: fair queues, cut into stretches that can be found anywhere."""
+"""An endless period that follows the lengths of the records: fair queues, cut into stretches for random access."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ from datamix.rng.hash import draw_at
 
 _T = TypeVar("_T")
 
-_COMPARED = 2**9  # beginnings of a stretch
-_LEAST_SLOTS = 32  # of a stretch, for each source: where it begins takes some µs a source
-_KEPT = 64  # stretches of which it is kept where they begin
+_COMPARED = 2**9  # candidates for the beginning of a stretch
+_LEAST_SLOTS = 32  # slots of a stretch per source: finding where it begins takes some µs per source
+_KEPT = 64  # stretches whose beginnings are kept
 _FILLED = 4  # stretches whose slots are kept
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Queues(Period):
-    """Slots by which not the number of records, but the sum of their lengths follows the shares, for ever.
+    """An endless period in which the summed lengths of the records, not their number, follow the shares.
 
     A sequence that is filled slot by slot cannot be entered far from its beginning. It is therefore cut into stretches
-    of some 2^16 slots. Which records come before a stretch follows from its number alone: those that end where the
-    share of each source of some sum of lengths does, rounded to the nearest record. Of several such sums, that is taken
-    at which all sources are closest to their shares. Only the epochs under way there have to be summed up. Within a
-    stretch, slots are filled by `by_length`, from what each source is ahead of its share, until its records are used
-    up.
+    of about 2^16 slots, and the records before a stretch follow from its number alone: for a given total length, each
+    source has given the records up to its share of that total, rounded to the nearest record. Of several totals, a
+    stretch begins at the one where all sources are closest to their shares. Finding it sums up only the current epoch
+    of each source. Within a stretch, `by_length` fills the slots, beginning with how far each source is ahead of its
+    share, until the records of the stretch are used up.
 
     Attributes:
       shares: The shares of the summed lengths, shape [num_sources].
       lengths: The lengths of the records.
-      base: The running number of each source's first record here, shape [num_sources].
-      credit: By how much each source is behind its share before the first slot, adding up to 0, shape [num_sources].
-      window: Slots of a stretch that are shuffled among each other; 1 for none.
+      base: The number of records that each source has given before the stage, shape [num_sources].
+      credit: How far each source is behind its share before the first slot, in the unit of the lengths; adds up to 0,
+        shape [num_sources].
+      window: The number of consecutive slots that are shuffled among each other; 1 for no shuffle.
       key: The key of that shuffle.
-      stretch_slots: The slots of a stretch, nearly; for many sources more.
+      stretch_slots: The approximate number of slots in a stretch; more where there are many sources.
     """
 
     shares: tuple[Fraction, ...]
@@ -61,13 +62,13 @@ class Queues(Period):
 
     @cached_property
     def _slots_a_unit(self) -> float:
-        """How many slots a unit of length takes."""
+        """The mean number of slots per unit of length."""
         means = self.lengths.mean
         return float(sum((self.shares[source] / means[source] for source in self._active), Fraction(0)))
 
     @cached_property
     def _stretch(self) -> int:
-        """The summed lengths of the records of a stretch, nearly."""
+        """The approximate summed length of the records of a stretch."""
         slots = max(self.stretch_slots, _LEAST_SLOTS * len(self._active))
         return max(round(slots / self._slots_a_unit), 4)
 
@@ -84,7 +85,7 @@ class Queues(Period):
         return {}
 
     def begin(self, stretch: int) -> tuple[int, ...]:
-        """How many slots each source has before a stretch, shape [num_sources]."""
+        """The number of slots that each source has before a stretch, shape [num_sources]."""
         return _kept(self._begins, stretch, _KEPT, self._find_begin)
 
     def _find_begin(self, stretch: int) -> tuple[int, ...]:
@@ -103,14 +104,18 @@ class Queues(Period):
             ends = self._summed(source, number, wanted[-1])
             nearest = np.searchsorted((ends[1:] + ends[:-1]) / 2, wanted, side="right")
             counts[source] = number - self.base[source] + nearest
-            amounts[source] = ends[nearest] - ahead  # beyond the share of `least`, credit included
+            amounts[source] = ends[nearest] - ahead  # in excess of the share of `least`, credit included
             total += amounts[source]
         shares = np.asarray([float(share) for share in self.shares])
         best = int(np.abs(amounts - shares[:, None] * total).max(axis=0).argmin())
         return tuple(counts[:, best].tolist())
 
     def _summed(self, source: int, number: int, most: float) -> np.ndarray:
-        """Summed lengths of a source's records from a running number on, beginning with 0, to the first past `most`."""
+        """Cumulative lengths of a source's records from record `number` on, beginning with 0, until one exceeds `most`.
+
+        Returns:
+          The sums, float64, of which more than the last may exceed `most`.
+        """
         count, ends = 64, np.zeros(1)
         while ends[-1] <= most:
             count *= 2
@@ -118,7 +123,7 @@ class Queues(Period):
         return ends
 
     def _fill(self, stretch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The slots of a stretch: the source of each, int32, and its number among the source's here, int64."""
+        """The slots of a stretch: the source of each, int32, and how many slots of the period it has before, int64."""
         begin, end = self.begin(stretch), self.begin(stretch + 1)
         first = [base + count for base, count in zip(self.base, begin, strict=True)]
         amounts = [self.lengths.summed(i, count) - self._summed_base[i] for i, count in enumerate(first)]
@@ -138,7 +143,13 @@ class Queues(Period):
         return _kept(self._filled, stretch, _FILLED, self._fill)
 
     def _find(self, number: int, guess: float, before: Callable[[int], int]) -> int:
-        """The last stretch before which there are no more than `number` of what `before` counts."""
+        """The last stretch for which `before(stretch)` is at most `number`, searched for around `guess`.
+
+        Args:
+          number: A number of slots.
+          guess: A summed length near which the stretch is expected.
+          before: The number of slots before a stretch, of all sources or of one.
+        """
         low, width = max(int(guess / self._stretch), 0), 1
         high = low + 1
         while low and before(low) > number:
@@ -176,7 +187,8 @@ class Queues(Period):
         return sum(begin) + int(np.flatnonzero(self._slots_of(stretch)[0] == source)[number - begin[source]])
 
     def last_of(self, numbers: Mapping[int, int]) -> int:
-        # Which stretch a slot is in is known without filling it; the latest come first, so that few are looked for.
+        # The stretch of a slot is known without filling it. Sources that are due last come first, so that most of the
+        # others are skipped.
         last, sources = -1, list[int]()
         for source in sorted(numbers, key=lambda source: self._due(source, numbers[source]), reverse=True):
             if last >= 0 and self.begin(last)[source] > numbers[source]:
@@ -187,18 +199,18 @@ class Queues(Period):
         return max(self.slot_of(source, numbers[source]) for source in sources)
 
     def _stretch_with(self, source: int, number: int) -> int:
-        """The stretch with the slot that a source has `number` slots before."""
+        """The stretch in which `slot_of(source, number)` lies."""
         return self._find(number, self._due(source, number), lambda stretch: self.begin(stretch)[source])
 
     def _due(self, source: int, number: int) -> float:
-        """The summed lengths of all sources when one has had `number` slots, nearly."""
+        """The approximate summed length of all sources when one has had `number` slots."""
         return float(number * self.lengths.mean[source] / self.shares[source])
 
 
 def _kept(known: dict[int, _T], stretch: int, most: int, make: Callable[[int], _T]) -> _T:
-    """What is known of a stretch, or made now; of `most` others it is kept as well, of stretch 0 always."""
+    """The value of a stretch, made if it is not known; the last `most` are kept, and that of stretch 0 always."""
     if (value := known.get(stretch)) is None:
         value = known[stretch] = make(stretch)
-        for other in [each for each in list(known) if each][: max(len(known) - most, 0)]:
-            known.pop(other, None)
+        for oldest in [key for key in list(known) if key][: max(len(known) - most, 0)]:
+            known.pop(oldest, None)
     return value

@@ -1,4 +1,4 @@
-"""One run of each source after the other, again and again."""
+"""A period of runs: one run of each source after the other, repeated."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from datamix.mixing.periods.base import Period
 
 @dataclass(frozen=True)
 class Runs(Period):
-    """One run of each source after the other, again and again.
+    """One run of each source after the other, repeated.
 
     Attributes:
-      lengths: The slots of each source in a row; zero for one that does not take part.
+      lengths: The number of slots in the run of each source; 0 for one that does not take part.
     """
 
     lengths: tuple[int, ...]
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """The slot after the last of each run, int64 [num_sources]."""
+        """The slot right after each run, int64 [num_sources]."""
         return np.cumsum(np.asarray(self.lengths, np.int64))
 
     @property
     def length(self) -> int:
-        """Slots after which the sequence repeats."""
+        """The number of slots after which the sequence repeats."""
         return int(self.ends[-1])
 
     @property
     def quota(self) -> np.ndarray:
-        """Slots of each source, int64 [num_sources]."""
+        """The slots of each source within `length`, int64 [num_sources]."""
         return np.asarray(self.lengths, np.int64)
 
     @property
     def sets_shares(self) -> bool:
-        """Runs give every source the share that its length has in all of them."""
+        """Whether the runs determine the shares: always, by their lengths."""
         return True
 
     def take(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:

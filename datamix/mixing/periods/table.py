@@ -1,4 +1,4 @@
-"""A short sequence that repeats, as a table of its slots."""
+"""A period that repeats a short sequence, stored as a table of its slots."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from datamix.mixing.periods.base import Period
 
-# A cycle is unrolled to so many slots at least, so that the pipeline seldom wraps.
+# A cycle is unrolled to at least this many slots, so that the pipeline seldom wraps around.
 SHORT_TABLE_SLOTS = 2**13
 
 
 @dataclass(frozen=True, eq=False)
 class Table(Period):
-    """A short sequence that repeats, as a table.
+    """A short sequence that repeats, stored as a table.
 
     Attributes:
       source_of: The source of each slot, int32 [length].
-      num_sources: How many sources the mix has, with or without a slot.
+      num_sources: The number of sources in the mix, with or without a slot.
     """
 
     source_of: np.ndarray
@@ -28,14 +28,14 @@ class Table(Period):
 
     @classmethod
     def of(cls, source_ids: Sequence[int] | np.ndarray, num_sources: int) -> Table:
-        """The table that repeats some source ids for ever.
+        """The table that repeats some source ids endlessly.
 
         Args:
-          source_ids: The source of each slot, whole numbers of shape [length].
-          num_sources: How many sources the mix has, with or without a slot.
+          source_ids: The source of each slot, integers in [0, num_sources), shape [length].
+          num_sources: The number of sources in the mix, with or without a slot.
 
         Raises:
-          ValueError: There are no ids, or they are not those of the sources.
+          ValueError: There are no ids, or they are not integers in that range.
 
         >>> source, number = Table.of([0, 0, 1], 2).take(0, 6)
         >>> source.tolist(), number.tolist()
@@ -50,22 +50,26 @@ class Table(Period):
 
     @classmethod
     def unrolled(cls, source_of: np.ndarray, num_sources: int, most: int | None = None) -> Table:
-        """The sequence that repeats `source_of`, int [length], in a longer table; of at most `most` slots, if given."""
+        """The table that repeats `source_of`, int [length], several times.
+
+        Args:
+          most: Repeat as often as fits this many slots; by default, until there are at least `SHORT_TABLE_SLOTS`.
+        """
         times = -(-SHORT_TABLE_SLOTS // len(source_of)) if most is None else max(1, most // len(source_of))
         return cls(np.tile(source_of, times).astype(np.int32), num_sources)
 
     def shuffled(self, order: np.ndarray) -> Table:
-        """The same slots in another order: which of them stands in each, [length]."""
+        """The same slots reordered: slot i is slot `order[i]` of this table, shape [length]."""
         return Table(self.source_of[order], self.num_sources)
 
     @property
     def length(self) -> int:
-        """Slots after which the sequence repeats."""
+        """The number of slots after which the sequence repeats."""
         return len(self.source_of)
 
     @cached_property
     def quota(self) -> np.ndarray:
-        """Slots of each source, int64 [num_sources]."""
+        """The slots of each source within `length`, int64 [num_sources]."""
         return np.bincount(self.source_of, minlength=self.num_sources)
 
     @cached_property
@@ -83,7 +87,7 @@ class Table(Period):
     @cached_property
     def _by_source(self) -> np.ndarray:
         """The slots of the first source, then those of the next, and so on, int64 [length]."""
-        # 16 bits are sorted by their digits, in a tenth of the time.
+        # NumPy sorts 16-bit integers by radix sort, in a tenth of the time.
         ids = self.source_of.astype(np.uint16) if self.num_sources <= 2**16 else self.source_of
         slots: np.ndarray = np.argsort(ids, kind="stable")
         return slots
