@@ -1,4 +1,4 @@
-"""The way from a graph and the sources' specs to a program, by shapes and dtypes: no record is read or computed."""
+"""Lower a graph and the specs of its sources to a program, by shapes and dtypes: no record is read or computed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Chain(NamedTuple):
     """A chain of operators, ready for the program.
 
     Attributes:
-      calls: The operators and what of them shapes the program.
-      numbers: Setting name to value, for each call.
-      spec: The spec of the records that come out.
+      calls: The operators, with the settings that shape the program.
+      numbers: The traced settings of each call, by name.
+      spec: The spec of the records after the chain.
     """
 
     calls: tuple[OperatorCall, ...]
@@ -39,16 +39,16 @@ class Chain(NamedTuple):
 
 
 def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
-    """Follow the records of one spec through a chain of operators, without computing anything.
+    """Follow the spec of some records through a chain of operators, without computing anything.
 
     Args:
       nodes: The operators.
-      spec: The spec of what the first is handed.
-      source: The source whose records they are; None after the mix.
+      spec: The spec of the records that the first operator takes.
+      source: The source of the records; None after the mix.
 
     Raises:
-      SpecError: An operator cannot take what it is handed; the message names the node.
-      ConfigError: One of a source's takes pairs of records, or a setting is not a number that is to be one.
+      SpecError: An operator cannot take its records; the message names the node.
+      ConfigError: An operator of a source takes pairs of records, or a traced setting is not a number.
     """
     from datamix.pipeline.transform import OperatorCall
 
@@ -64,7 +64,7 @@ def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Ch
             raise ConfigError(text, key=f"source.{source}.operators", hint=mend)
         traced = {}
         for name in [name for name in promised.traced if name in settings]:
-            # An offset that is known only once the labels are read has no value yet, but a shape.
+            # An offset that is known only once the labels are read has no value yet, but it has a shape.
             value = 0 if settings[name] is None else settings[name]
             try:
                 traced[name] = np.asarray(value)
@@ -86,10 +86,16 @@ def chain_of(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Ch
 def _after(
     name: str, call: OperatorCall, traced: Mapping[str, np.ndarray], spec: Mapping[str, LeafSpec], *, keeps_shape: bool
 ) -> dict[str, LeafSpec]:
-    """The spec after one operator."""
-    own = call.function.__module__ == label.__name__  # takes the number of every source, whatever it is
+    """The spec after one operator.
+
+    Args:
+      name: The name of its node, for error messages.
+      keeps_shape: Whether the operator must not change the shape of a leaf.
+    """
+    # The values of the label operators differ by source but do not change the spec; zeros let sources share a trace.
+    is_label = call.function.__module__ == label.__name__
     constants = tuple(
-        (key, value.dtype.str, value.shape, bytes(value.nbytes) if own else value.tobytes())
+        (key, value.dtype.str, value.shape, bytes(value.nbytes) if is_label else value.tobytes())
         for key, value in traced.items()
     )
     try:
@@ -114,12 +120,12 @@ def _traced(
     constants: tuple[tuple[str, str, tuple[int, ...], bytes], ...],
     spec: tuple[tuple[str, LeafSpec], ...],
 ) -> Any:
-    """What an operator returns, as shapes and dtypes; kept, because many sources may have the same one."""
+    """The shapes and dtypes that an operator returns; cached, because many sources may have the same operator."""
     from datamix.rng.keys import key_of, same_draws
 
     record = {leaf: jax.ShapeDtypeStruct(part.shape, part.dtype) for leaf, part in spec}
     key = jax.eval_shape(lambda: key_of((0, 0)))
-    # The numbers as they are, so that an operator can refuse them here, where it is built.
+    # Pass the numbers as constants, so that an operator can check their values here.
     traced = {name: np.frombuffer(data, dtype).reshape(shape) for name, dtype, shape, data in constants}
     with same_draws():
         return jax.eval_shape(
@@ -130,7 +136,7 @@ def _traced(
 
 
 class Settings(Protocol):
-    """How a user gives settings to a source; see `datamix.builder.open_source.OpenSource`."""
+    """How a user changes the settings of a source; see `datamix.builder.open_source.OpenSource`."""
 
     def adding(self, operators: Sequence[object], *, first: bool = False) -> str: ...
     def choice(self, name: str, value: str) -> str: ...
@@ -139,7 +145,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class _Key:
-    """The settings of a source by its key in the configuration, of which nothing else is known."""
+    """The settings of a source of which only the key in the configuration is known."""
 
     key: str
 
@@ -157,11 +163,11 @@ def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | 
     """The spec that the records of all sources share after their operators.
 
     Args:
-      chains: The operators of each source.
-      settings: How a user gives settings to each source, by name.
+      chains: The chain of each source, by name.
+      settings: How a user changes the settings of each source, by name; by default, under `source.NAME`.
 
     Raises:
-      SpecError: Two sources differ; the message names both, the leaf, and the operator that would mend it.
+      SpecError: Two sources differ; the message names both, the leaf, and a way to make them agree.
     """
     settings = settings or {name: _Key(f"source.{name}") for name in chains}
     (first, chain), *others = chains.items()
@@ -170,7 +176,7 @@ def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | 
             mine, theirs = chain.spec.get(leaf), other.spec.get(leaf)
             if mine is None or theirs is None:
                 has, lacks = (name, first) if mine is None else (first, name)
-                shared = [each for each in chain.spec if each in other.spec and each != "source_id"]
+                shared = [key for key in chain.spec if key in other.spec and key != "source_id"]
                 mend = settings[has].adding([{"select": {"leaves": shared}}])
                 if not shared:
                     mend = "mix records of one kind, or write an operator that gives both the same leaves"
@@ -190,9 +196,9 @@ def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | 
 def _remedy(
     settings: Mapping[str, Settings], leaf: str, first: str, mine: LeafSpec, name: str, theirs: LeafSpec
 ) -> str:
-    """The advice which operators, in which source, would make two leaves agree."""
+    """Advise which operators, in which source, make a leaf agree; preferably, `name` is changed to match `first`."""
     if mine.shape == theirs.shape and "float" in theirs.dtype and "float" not in mine.dtype:
-        first, mine, name, theirs = name, theirs, first, mine  # numbers to compute with are what is wanted
+        first, mine, name, theirs = name, theirs, first, mine  # turn integers into floats, not the reverse
     if len(mine.shape) == len(theirs.shape) == 1 and (fitting := settings[name].fitting(leaf, settings[first])):
         return f"to mend it, {fitting}."
     images = len(mine.shape) == len(theirs.shape) == 3
@@ -201,7 +207,7 @@ def _remedy(
     if leaf == "image" and images and mine.has_channels_first != theirs.has_channels_first:
         return f"{settings[first if mine.has_channels_first else name].adding(['channels_last'], first=True)}."
     if images and mine.shape[2] == 4 != theirs.shape[2] and mine.dtype == theirs.dtype:
-        first, mine, name, theirs = name, theirs, first, mine  # and colours without alpha
+        first, mine, name, theirs = name, theirs, first, mine  # drop an alpha channel rather than add one
     mend = _mending(leaf, mine, theirs)
     if not mend:
         return f"write an operator that mends it, and add it to those of {name}."
@@ -209,7 +215,7 @@ def _remedy(
 
 
 def _mending(leaf: str, mine: LeafSpec, theirs: LeafSpec) -> list[object]:
-    """The operators that turn `theirs` into `mine`, as far as any do."""
+    """The operators that turn `theirs` into `mine`; empty where none do."""
     images = len(mine.shape) == len(theirs.shape) == 3
     mend: list[object] = []
     if images and mine.shape[:2] != theirs.shape[:2]:
@@ -228,7 +234,7 @@ def _mending(leaf: str, mine: LeafSpec, theirs: LeafSpec) -> list[object]:
 def numbers_of(
     chains: Mapping[int, Chain], nodes: Mapping[int, Sequence[Node]], names: Sequence[str], seeds: Sequence[int]
 ) -> Numbers:
-    """The numbers of several sources that go through the same calls, as tables by source.
+    """The numbers of sources that share the same calls, as tables with one row per source of the mix.
 
     Args:
       chains: The chain of each of these sources, by index of the source.
@@ -251,11 +257,11 @@ def numbers_of(
         settings.append(tables)
         words = [(0, 0)] * len(names)
         for source in chains:
-            # The node's name without its source's: what a record draws does not depend on its neighbours.
+            # The key names the operator and the source, so that the draws of a record do not depend on other sources.
             name = nodes[source][i].name.removeprefix(f"{names[source]}/")
             words[source] = key_for(seeds[source], "operator", name, names[source])
         columns = np.asarray(words, np.uint32)
-        # Only where they are used: each argument costs a microsecond a call.
+        # Only where they are used: each argument costs a microsecond per call.
         keys.append((columns[:, 0], columns[:, 1]) if some.calls[i].promised.random else None)
     return Numbers(tuple(settings), tuple(keys))
 
@@ -263,43 +269,44 @@ def numbers_of(
 def check_specs(
     graph: Graph, specs: Mapping[str, Spec], settings: Mapping[str, Settings] | None = None
 ) -> dict[str, LeafSpec]:
-    """The spec of finished records, without computing any.
+    """Check the specs of all sources, and return the spec of the finished records, without computing any.
 
     Args:
       graph: The operators of the pipeline.
-      specs: The spec of each source's records as they are read.
+      specs: The spec of each source's records as they are read, by name.
       settings: See `agreed_spec`.
 
     Raises:
-      DataError: A leaf is not of numbers.
+      DataError: A leaf does not hold numbers.
       SpecError: An operator cannot take its records, or the sources do not fit together.
+      ConfigError: See `chain_of`.
     """
     chains = {name: _checked(graph.chain(name), stored_spec(name, specs[name]), name) for name in graph.sources}
     return _checked(graph.chain("mix"), agreed_spec(chains, settings)).spec
 
 
 def _checked(nodes: Sequence[Node], spec: Spec, source: str | None = None) -> Chain:
-    """The chain of operators without its calls, up to the first that must be traced, which takes JAX."""
+    """The chain of some operators; its calls are left out up to the first operator that only JAX can trace."""
     for i, node in enumerate(nodes):
         assert node.operation is not None
         after = traits(node.operation.function).after(spec, **node.operation.settings)
         if after is None:
             return chain_of(nodes[i:], spec, source)
-        spec = dict(sorted(after.items()))  # as JAX sorts them
+        spec = dict(sorted(after.items()))  # in the order of JAX, which sorts the keys of dicts
     return Chain((), (), dict(spec))
 
 
 def stored_spec(name: str, spec: Spec) -> Spec:
-    """The spec of a source's records in memory: JAX's dtypes, 32 bits at most.
+    """The spec of a source's records in memory, with JAX's dtypes: at most 32 bits, unless JAX is set to use 64.
 
     Raises:
-      DataError: A leaf is not of numbers.
+      DataError: A leaf does not hold numbers.
     """
     stored = {}
     for leaf, part in spec.items():
         try:
             dtype = np.dtype(part.dtype).newbyteorder("=")
-        except TypeError:  # structured, or of no type that NumPy reads back
+        except TypeError:  # a structured dtype, or a name that NumPy does not parse
             dtype = np.dtype(object)
         if (dtype.kind not in "biuf" and dtype.name != "bfloat16") or dtype.itemsize > 8:
             raise DataError(
@@ -307,9 +314,9 @@ def stored_spec(name: str, spec: Spec) -> Spec:
                 f"some, or leave it out; where leaves of the source lists it, by '~source.{name}.leaves.{leaf}'."
             )
         if dtype.itemsize == 8:
-            # As JAX is set, where it may be set otherwise than by default.
-            wide = "jax" in sys.modules or "JAX_ENABLE_X64" in os.environ
-            dtype = jax.dtypes.canonicalize_dtype(dtype) if wide else np.dtype(f"{dtype.kind}4")
+            # Ask JAX only where it may be set to 64 bits, as importing it takes time.
+            may_be_wide = "jax" in sys.modules or "JAX_ENABLE_X64" in os.environ
+            dtype = jax.dtypes.canonicalize_dtype(dtype) if may_be_wide else np.dtype(f"{dtype.kind}4")
         stored[leaf] = LeafSpec(part.shape, str(dtype))
     return stored
 
@@ -321,12 +328,12 @@ def assemble(
 
     Args:
       graph: The operators of the pipeline.
-      specs: The spec of each source's stored records.
-      seeds: The seed of each source's random operators.
-      batch_size: Records in a batch.
+      specs: The spec of each source's stored records, by name.
+      seeds: The seed of each source's random operators, in the order of the sources.
+      batch_size: The number of records in a batch.
 
     Returns:
-      The program, the numbers of its chains, and the sources of each storage group.
+      The program, the numbers of its branches, and the indices of the sources in each storage group.
 
     Raises:
       SpecError: An operator cannot take its records, or the sources do not fit together.
@@ -347,7 +354,7 @@ def assemble(
         branches.setdefault((stored, chains[i].calls, shapes), []).append(i)
     numbers = [numbers_of({i: chains[i] for i in members}, nodes, names, seeds) for members in branches.values()]
     if len(branches) > 1:
-        numbers = [each._replace(branch=np.asarray(i, np.uint32)) for i, each in enumerate(numbers)]
+        numbers = [table._replace(branch=np.asarray(i, np.uint32)) for i, table in enumerate(numbers)]
     after = graph.chain("mix")
     last = chain_of(after, spec)
     everyone = dict.fromkeys(range(len(names)), last)
@@ -367,7 +374,7 @@ def assemble(
 
 
 def frozen(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Settings that shape a program, with lists as tuples, so that they can be hashed."""
+    """Hashable settings, for those that shape a program: pairs of name and value, with lists as tuples."""
 
     def freeze(value: Any) -> Any:
         return tuple(freeze(part) for part in value) if isinstance(value, list | tuple) else value

@@ -1,1 +1,1 @@
-"""Look-up of slots on the device, one file for each kind of period."""
+"""Look-up of slots in the compiled program, one file for each kind of period."""

@@ -1,4 +1,4 @@
-"""The contract of a kind of period in the compiled program: its arrays, and the look-up in them, traced."""
+"""The contract of a kind of period in the compiled program: its arrays, and the traced look-up in them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.tables import choose, divided
 from datamix.rng.hash import Words
 
-_CALL_RECORDS = 2**26  # upper bound on the records of one source in one call that passes many cycles
+_CALL_RECORDS = 2**26  # an upper bound on the records of one source in a call that passes many cycles
 
 
 class SlotLookup(Protocol):
     """The periods of all stages of a plan, as arrays of a compiled program.
 
-    An implementation is a frozen dataclass registered with JAX; what shapes the program is a static field of it. Every
-    stage has its row in the arrays, and the arrays have the same shapes for every ratio.
+    An implementation is a frozen dataclass registered with JAX; values that shape the program are its static fields.
+    Every stage has its row in the arrays, and the arrays have the same shapes for every ratio.
     """
 
     @property
     def draws_records(self) -> bool:
-        """Whether records are drawn with replacement, rather than gone through epoch by epoch; static."""
+        """Whether records are drawn with replacement, rather than given epoch by epoch; static."""
         ...
 
     @classmethod
@@ -40,65 +40,65 @@ class SlotLookup(Protocol):
 
         Args:
           plan: The plan of the mix.
-          stages: Its stages, the last one repeated until there are `plan.max_stages`.
+          stages: The stages of the plan, the last one repeated until there are `plan.max_stages`.
 
         Raises:
-          ConfigError: The numbers do not fit 32 bits.
+          ConfigError: The numbers do not fit 32 bits, or the stages have periods of several kinds.
         """
         ...
 
     @staticmethod
     def slot_at(period: Any, num_slots: int) -> tuple[int, list[int]]:
-        """The place of a cursor after the first slots of a stage, with Python's integers: any number, exactly.
+        """The slot of a cursor after the first slots of a stage, in Python's integers, which are exact for any number.
 
         Args:
           period: The period of the stage.
-          num_slots: Slots of the stage before the cursor.
+          num_slots: The number of slots of the stage before the cursor.
 
         Returns:
-          The cursor's slot, and how often each source had been chosen when the cursor's cycle began.
+          The cursor's slot, and the number of slots that each source has before the beginning of the cursor's cycle.
         """
         ...
 
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Look up slots that follow on a cursor, within its stage.
+        """Look up slots after a cursor, within its stage.
 
         Args:
-          cursor: Where the slots are counted from.
-          ahead: Slots after the cursor, uint32 [count].
-          here: Whether each of them is asked for, bool [count]; what is returned for the others does not matter.
+          cursor: The cursor from which the slots are counted.
+          ahead: The distance of each slot from the cursor, uint32 [count].
+          here: Whether each slot is requested, bool [count]; the results for the others are arbitrary.
 
         Returns:
-          Source of each slot, and how many slots the source had before it since the cursor's cycle began, both
-          uint32 [count].
+          The source of each slot, and how many slots the source has before it since the beginning of the cursor's
+          cycle, both uint32 [count].
         """
         ...
 
     def advance(
         self, cursor: Cursor, count: jax.Array, source: jax.Array, here: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Move a cursor on, within its stage.
+        """Advance a cursor, within its stage.
 
         Args:
-          cursor: Where it stands.
-          count: Slots to move on by, uint32 [].
-          source: What `take` gave for these slots.
-          here: What `take` was asked for.
+          cursor: The cursor before it is advanced.
+          count: The number of slots to advance, uint32 [].
+          source: The sources that `take` returned for these slots, uint32 [count].
+          here: The slots that were requested from `take`, bool [count].
 
         Returns:
-          The cursor's next slot, uint32 [], and how many slots each source had between the beginnings of the two
-          cycles, uint32 [num_sources].
+          The cursor's next slot, uint32 [], and the number of slots of each source between the beginnings of its old
+          and its new cycle, uint32 [num_sources].
         """
         ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RepeatingLookup:
-    """The part that the look-ups of all periods with cycles have in common.
+    """The part common to the look-ups of all periods with cycles.
 
     Attributes:
-      length: Slots of a cycle of each stage's period, uint32 [num_stages].
-      quota: Slots of each source in a cycle, uint32 [num_stages, num_sources].
+      length: The number of slots in a cycle of each stage's period, uint32 [num_stages].
+      quota: The number of slots of each source in a cycle, uint32 [num_stages, num_sources].
     """
 
     length: Words
@@ -127,7 +127,11 @@ class RepeatingLookup:
 
 
 def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
-    """The periods of stages, which are refused where some are of other kinds."""
+    """The periods of some stages.
+
+    Raises:
+      ConfigError: A period is of none of these kinds.
+    """
     periods = [stage.period for stage in stages]
     same = [period for period in periods if isinstance(period, kinds)]
     if len(same) < len(periods):
@@ -137,11 +141,20 @@ def periods_of(stages: Sequence[Stage], *kinds: type[Any]) -> list[Any]:
 
 
 def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
-    """Refuse a plan of which a count of one call, by the slots of a cycle of each stage, overflows 32 bits."""
+    """Refuse a plan for which a count within one call would overflow 32 bits.
+
+    Args:
+      plan: The plan of the mix.
+      quotas: The slots of each source in a cycle, for each stage; empty where the period has no cycle.
+      lengths: The slots of a cycle, for each stage; empty where the period has no cycle.
+
+    Raises:
+      ConfigError: A source has too many records in an epoch or in a cycle, or a cycle has too many slots.
+    """
     largest = max((max(quota) for quota in quotas), default=0)
-    longest, counted = int(np.argmax(plan.epoch_records)), 2**32 - _CALL_RECORDS
-    if plan.epoch_records[longest] >= counted:
-        text = f"its epoch has {plan.epoch_records[longest]:,} records, and the pipeline counts to {counted:,}"
+    longest, limit = int(np.argmax(plan.epoch_records)), 2**32 - _CALL_RECORDS
+    if plan.epoch_records[longest] >= limit:
+        text = f"its epoch has {plan.epoch_records[longest]:,} records, and the pipeline counts to {limit:,}"
         mend = "Give it a limit, or divide it into several sources."
         raise ConfigError(text, key=f"source.{plan.names[longest]}", hint=mend)
     most = max(2 * (largest + 1) * plan.slot_records, _CALL_RECORDS) + plan.epoch_records[longest]
@@ -153,12 +166,12 @@ def check_counts(plan: Plan, quotas: Sequence[Sequence[int]], lengths: Sequence[
 
 
 def counted(cursor: Cursor, source: jax.Array, here: jax.Array) -> jax.Array:
-    """How many of the slots that are `here` each source has, uint32 [num_sources]."""
+    """The number of requested (`here`) slots of each source, uint32 [num_sources]."""
     return jnp.zeros_like(cursor.offset).at[source].add(here.astype(jnp.uint32))
 
 
 def rank_of(source: jax.Array) -> jax.Array:
-    """The number of earlier slots that have the same source, uint32 [count]."""
+    """How many earlier slots have the same source, for each slot, uint32 [count]."""
     count = source.shape[0]
     order = jnp.argsort(source, stable=True)
     ordered = source[order]

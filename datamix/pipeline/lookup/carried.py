@@ -1,4 +1,4 @@
-"""Swaps of slots between the cycles of a table; `datamix.mixing.periods.carried`, traced."""
+"""Traced look-up of the swaps between the cycles of a table, see `datamix.mixing.periods.carried`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _NOWHERE = 2**31 - 1
 
 
 class Swaps(NamedTuple):
-    """The swaps of all stages: as many as there are sources, most of a plan of tables never taking place.
+    """The swaps of all stages, padded to as many as there are sources; the padding never takes place.
 
     Attributes:
-      first: Slot at which each stage begins, high and low word, uint32 [num_stages, 2].
+      first: The slot at which each stage begins, high and low word, uint32 [num_stages, 2].
       rate: See `Carried`, high and low word, uint32 [num_stages, 2, num_sources].
-      phase: See `Carried`, the same.
-      place: Slot that changes its source, uint32 [num_stages, num_sources].
-      taker: Source that it is given to, uint32 [num_stages, num_sources].
+      phase: See `Carried`, high and low word, uint32 [num_stages, 2, num_sources].
+      place: The slot of each swap, uint32 [num_stages, num_sources].
+      taker: The source that gets the slot, uint32 [num_stages, num_sources].
       taker_rank: How many earlier slots of the table belong to that source, uint32 [num_stages, num_sources].
       swap: The two swaps of each source, uint32 [num_stages, 2, num_sources].
-      gain: What it gains by them, 1, -1 or 0 modulo 2^32, uint32 [num_stages, 2, num_sources].
+      gain: The slots that a source gains by each, 1, -1 or 0 modulo 2^32, uint32 [num_stages, 2, num_sources].
     """
 
     first: Words
@@ -44,7 +44,7 @@ class Swaps(NamedTuple):
 
     @classmethod
     def of(cls, stages: Sequence[Stage], num_sources: int) -> Self:
-        """Lay out the swaps of some stages."""
+        """Lay out the swaps of some stages; a stage without swaps has padding alone."""
         rows = [_rows(stage, num_sources) for stage in stages]
         return cls(*(np.stack(column) for column in zip(*rows, strict=True)))
 
@@ -63,19 +63,19 @@ class Swaps(NamedTuple):
         """See `SlotLookup.take`.
 
         Args:
-          swaps: Those that take place.
-          cursor: Where the slots are counted from.
-          length: Slots of the table.
-          quota: Slots of each source in it, uint32 [num_sources].
-          here: Whether each slot is asked for, bool [count].
-          passed: Cycles between the cursor's and that of each slot, uint32 [count].
-          slot: The slot in its cycle.
-          source: What stands there in the table, uint32 [count].
+          swaps: Whether each swap takes place, see `taking_place`, bool [num_cycles, num_swaps].
+          cursor: The cursor from which the slots are counted.
+          length: The number of slots in the table, uint32 [].
+          quota: The slots of each source in the table, uint32 [num_sources].
+          here: Whether each slot is requested, bool [count].
+          passed: The number of cycles from the cursor's to that of each slot, uint32 [count].
+          slot: The slot within its cycle, uint32 [count].
+          source: The source of the slot in the table, uint32 [count].
           rank: How many earlier slots of the table have the same source, uint32 [count].
         """
         count, sources = len(slot), len(quota)
         cycles = jnp.arange(len(swaps), dtype=jnp.uint32)[:, None]
-        # Where in the call each swapped slot lies; far outside for those that do not.
+        # The index of each swapped slot in the call; far out of range for slots outside it.
         place = cycles * length + choose(self.place, cursor.stage) - cursor.slot
         begin = jnp.uint32(0) if len(self.first) == 1 else jnp.argmax(here).astype(jnp.uint32)
         index = jnp.where(swaps & (place < count), place + begin, jnp.uint32(count)).reshape(-1)
@@ -86,10 +86,10 @@ class Swaps(NamedTuple):
 
         source, rank = swapped(source, self.taker), swapped(rank, self.taker_rank)
         gains, later = self._gains(cursor, swaps)
-        each = gains.sum(1, dtype=jnp.uint32)  # as every sum: where JAX has 64 bits, it would be wider
-        before = cycles * quota + jnp.cumsum(each, axis=0, dtype=jnp.uint32) - each
-        # A row for each cycle and source, made before it is looked up: one gather compiles in less time than three that
-        # each compute what they find.
+        net = gains.sum(1, dtype=jnp.uint32)  # every sum needs the dtype: with 64 bits enabled, JAX would widen it
+        before = cycles * quota + jnp.cumsum(net, axis=0, dtype=jnp.uint32) - net
+        # One row for each cycle and source, computed before the look-up: one gather compiles faster than three into
+        # which XLA fuses the computation.
         rows = jnp.concatenate([before[:, None], later], axis=1).transpose(0, 2, 1).reshape(-1, 3)
         row = look_up(lax.optimization_barrier(rows), passed * jnp.uint32(sources) + source)
         number = row[:, 0] + rank
@@ -99,13 +99,13 @@ class Swaps(NamedTuple):
         return source, number
 
     def gained(self, swaps: jax.Array, cursor: Cursor, passed: jax.Array) -> jax.Array:
-        """What each source gains by the swaps that take place in the cycles that are passed, uint32 [num_sources]."""
+        """The slots that each source gains by swaps in the first `passed` cycles, uint32 [num_sources]."""
         gains, _ = self._gains(cursor, swaps)
         done = jnp.arange(len(gains), dtype=jnp.uint32) < passed
         return jnp.sum(gains.sum(1, dtype=jnp.uint32) * done[:, None].astype(jnp.uint32), axis=0, dtype=jnp.uint32)
 
     def taking_place(self, cursor: Cursor, length: jax.Array, num_cycles: int) -> jax.Array:
-        """Whether each swap takes place in each cycle from the cursor's on, bool [num_cycles, num_swaps]."""
+        """Whether each swap takes place in each cycle, beginning with the cursor's, bool [num_cycles, num_swaps]."""
         first = choose(self.first, cursor.stage)
         low = cursor.position[1] - first[1]
         high = cursor.position[0] - first[0] - (cursor.position[1] < first[1])
@@ -121,9 +121,11 @@ class Swaps(NamedTuple):
         return jnp.asarray((after_high < before_high) | ((after_high == before_high) & (after_low < before_low)))
 
     def _gains(self, cursor: Cursor, swaps: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What each source gains by its two swaps in each cycle, and twice the slot at which, plus 1 where it loses.
+        """The slots that each source gains by its two swaps in each cycle, and the slots of these swaps.
 
-        Both are uint32 [num_cycles, 2, num_sources]; the slot is past every table where the swap does not take place.
+        Returns:
+          The gain, modulo 2^32, and twice the slot, plus 1 where the source loses it; uint32 [num_cycles, 2,
+          num_sources] each. The slot is past every table where the swap does not take place.
         """
         swap, gain = choose(self.swap, cursor.stage), choose(self.gain, cursor.stage)
         takes_place = swaps[:, swap]
@@ -133,17 +135,17 @@ class Swaps(NamedTuple):
 
 
 def _quotient(high: jax.Array, low: jax.Array, divisor: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A number of two words by one of less than 2^24, byte by byte, in two words."""
+    """Divide a number of two words by a divisor below 2^24, byte by byte; the quotient has two words."""
     eight = jnp.uint32(8)
 
     def divide_byte(_: int, state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        # The quotient comes in from the right as the number goes out to the left.
+        # The quotient is shifted in at the right as the number is shifted out at the left.
         high, low, rest = state
         rest = (rest << eight) | (high >> jnp.uint32(24))
         digit = rest // divisor
         return (high << eight) | (low >> jnp.uint32(24)), (low << eight) | digit, rest - digit * divisor
 
-    # A loop, which compiles in a quarter of the time of its eight rounds one after the other.
+    # A loop compiles in a quarter of the time of eight unrolled rounds.
     high, low, _ = lax.fori_loop(0, 8, divide_byte, (high, low, jnp.zeros_like(low)))
     return high, low
 

@@ -1,4 +1,4 @@
-"""Look-up of slots under weights that change on the way: each slot goes to the source with the largest credit."""
+"""Look-up of slots under weights that change during a run: each slot goes to the source with the largest credit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from datamix.pipeline.cursor import Cursor, Online
 from datamix.rng.hash import Words
 
 TOTAL = 2**24
-"""The sum of the weights of all sources: what a slot costs."""
+"""The sum of the weights of all sources, which is the credit that a slot costs."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class CreditLookup:
-    """See `SlotLookup`; the weights are the cursor's, so that they may change with it.
+    """See `SlotLookup`; the weights are part of the cursor, so that they may change with it.
 
-    In every slot each source's credit grows by its weight, and the source with the largest one, of equals the first,
-    has the slot and pays the sum of all weights. All are whole numbers, so that the order is the same everywhere, and a
-    source's credit is by how many slots, in units of that sum, it is behind the sum of its weights so far: at most
-    1 + ln S of S sources, whatever the weights (those that are worst for it reach 1/2 + 1/3 + … + 1/S).
+    At every slot the credit of each source grows by its weight. The source with the largest credit, the first of those
+    that tie, gets the slot and pays the sum of all weights. All numbers are integers, so that the order is the same on
+    every device. Divided by that sum, the credit of a source is the number of slots by which it is behind the sum of
+    its weights so far: at most 1 + ln S for S sources, whatever the weights (the worst ones reach
+    1/2 + 1/3 + … + 1/S).
 
     Attributes:
       sources: The ids of the sources, uint32 [num_sources].
-      shares: The shares with which the mix begins, float32 [num_sources].
+      shares: The shares at the beginning of the mix, float32 [num_sources].
     """
 
     sources: Words
@@ -47,7 +48,7 @@ class CreditLookup:
 
     @staticmethod
     def slot_at(period: object, num_slots: int) -> tuple[int, list[int]]:
-        """See `SlotLookup`; only the losses so far say which sources had the slots before."""
+        """See `SlotLookup`; not possible here, because the slots depend on the losses so far."""
         raise NotImplementedError
 
     def take(self, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ARG002
@@ -74,13 +75,13 @@ class CreditLookup:
 
 
 def settled(online: Online, count: jax.Array, counts: jax.Array) -> Online:
-    """The credits after `count` slots, of which each source has had `counts`; what overflows on the way cancels out."""
+    """Update the credits after `count` slots, of which each source has had `counts`; int32 overflows cancel out."""
     paid = counts.astype(jnp.int32) * TOTAL
     return online._replace(credit=online.credit + count.astype(jnp.int32) * online.weight - paid)
 
 
 def whole_weights(shares: jax.Array) -> jax.Array:
-    """Weights in proportion to shares that add up to `TOTAL`, int32 [num_sources]; -1 where these are no shares."""
+    """Weights that add up to `TOTAL`, in proportion to shares, int32 [num_sources]; -1 where the shares are invalid."""
     weights = jnp.floor(shares / shares.sum() * TOTAL).astype(jnp.int32)
     weights = weights.at[jnp.argmax(weights)].add(TOTAL - weights.sum())
     return jnp.where((shares >= 0).all() & (shares.sum() > 0) & jnp.isfinite(shares.sum()), weights, -1)

@@ -1,4 +1,4 @@
-"""Look-up of slots whose source is drawn independently."""
+"""Look-up of slots whose sources are drawn independently."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from datamix.rng.hash import KeyWords, Words, draw
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class DrawsLookup:
-    """See `SlotLookup`; a period of draws never ends, and the cursor moves on with every slot.
+    """See `SlotLookup`; draws have no cycle, and every slot advances the position from which the next are drawn.
 
     Attributes:
-      thresholds: Upper end of each source's share of the range [0, 2^31], uint32 [num_stages, num_sources].
+      thresholds: The upper end of each source's share of the range [0, 2^31], uint32 [num_stages, num_sources].
       key: The key of the draws, two words, uint32 [] each.
       draws_records: Whether the record within the source is drawn as well; static.
     """
@@ -54,7 +54,7 @@ class DrawsLookup:
     def slot_at(period: Draws, num_slots: int) -> tuple[int, list[int]]:
         """See `SlotLookup`."""
         if period.replacement:
-            # Every draw of any source stands for one of each, as in `Draws.take`.
+            # Count the slots of all sources, as `Draws.take` does.
             return 0, [num_slots] * len(period.thresholds)
         return 0, period.counts(num_slots)
 

@@ -24,6 +24,9 @@ LOOKUPS: Mapping[type, type[SlotLookup]] = {
 def lookup_of(period: Period) -> type[SlotLookup]:
     """The look-up of a period's kind.
 
+    Raises:
+      ConfigError: There is none for this kind.
+
     >>> lookup_of(Runs((2, 3))).__name__
     'RunsLookup'
     """

@@ -24,12 +24,13 @@ from datamix.rng.hash import Words
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class QueuesLookup:
-    """See `SlotLookup`; the cursor moves on with every slot.
+    """See `SlotLookup`; there is no cycle, and every slot advances the position from which the next are looked up.
 
-    Lengths decide slot after slot, and the host fills some 2^16 at a time: the program asks it for the next ones.
+    The lengths of the records determine slots one by one. The host fills some 2^16 slots at a time, and the program
+    requests the next ones from it by a callback.
 
     Attributes:
-      token: The number of the plan, uint32 [].
+      token: The number that stands for the plan in callbacks, uint32 [].
     """
 
     token: Words
@@ -68,15 +69,15 @@ class QueuesLookup:
 
 
 def _slots(count: int, words: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The sources of the next slots, and how many of them their sources have before, uint32 [count] each.
+    """The sources of the next slots, and how many of these slots each source has before, uint32 [count] each.
 
     Args:
-      count: How many slots.
-      words: The token of a plan, and the high and the low word of the first slot's number, uint32 [3].
+      count: The number of slots.
+      words: The token of a plan, and the high and the low word of the number of the first slot, uint32 [3].
     """
     token, high, low = np.asarray(words).tolist()
     plan: Plan = object_of(token)
     source, number = plan.slots((high << 32) + low, count)
     first = np.zeros(len(plan.names), np.int64)
-    first[source[::-1]] = number[::-1]  # of each source's slots the first one's, which is written last
+    first[source[::-1]] = number[::-1]  # in reverse, so that the first slot of each source is written last
     return source.astype(np.uint32), (number - first[source]).astype(np.uint32)

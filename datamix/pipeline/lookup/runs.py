@@ -1,4 +1,4 @@
-"""Look-up in runs: one run of each source after the other, again and again."""
+"""Look-up in runs: one run of each source after the other, repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunsLookup(RepeatingLookup):
     """See `SlotLookup`.
 
     Attributes:
-      ends: Where each source's run ends, uint32 [num_stages, num_sources].
+      ends: The slot right after each source's run, uint32 [num_stages, num_sources].
     """
 
     ends: Words

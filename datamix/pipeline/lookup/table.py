@@ -24,14 +24,14 @@ from datamix.rng.hash import Words
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TableLookup(RepeatingLookup):
-    """See `SlotLookup`; the tables of all stages, a cycle each, lie one after the other.
+    """See `SlotLookup`; the tables of all stages are concatenated.
 
     Attributes:
-      source_of: Source of each slot, uint32 [capacity].
+      source_of: The source of each slot, uint32 [capacity].
       rank_of: How many earlier slots of the same table have the same source, uint32 [capacity].
-      begin: Where each stage's table begins, uint32 [num_stages].
-      swaps: What changes between the cycles of the tables; None where it is known that nothing does.
-      least_slots: How many slots every cycle has at least; static, as so many cycles may be met in a call.
+      begin: The index at which the table of each stage begins, uint32 [num_stages].
+      swaps: The swaps between the cycles of the tables; None where the program needs none.
+      least_slots: A lower bound on the slots of a cycle that repeats; static, as it bounds the cycles within a call.
     """
 
     source_of: Words
@@ -46,12 +46,12 @@ class TableLookup(RepeatingLookup):
         periods: list[Table | Carried] = periods_of(stages, Table, Carried)
         tables = [period.table if isinstance(period, Carried) else period for period in periods]
         check_counts(plan, [table.quota.tolist() for table in tables], [table.length for table in tables])
-        # Of each table as much as its stage lasts; only the last stage goes on for ever.
-        lasts = [stage.length for stage in plan.stages[:-1]] + [None]
-        source_of = [table.source_of[:length] for table, length in zip(tables, lasts, strict=False)]
-        rank_of = [table.rank_of[:length] for table, length in zip(tables, lasts, strict=False)]
+        # Each table is cut to the length of its stage, except for the last, which may continue without end.
+        used = [stage.length for stage in plan.stages[:-1]] + [None]
+        source_of = [table.source_of[:length] for table, length in zip(tables, used, strict=False)]
+        rank_of = [table.rank_of[:length] for table, length in zip(tables, used, strict=False)]
         begin = np.cumsum([0, *(len(part) for part in source_of[:-1])])
-        # For a single stage always, so that another ratio is no other program.
+        # A single stage always has swaps, so that another ratio does not need another program.
         swaps = len(stages) == 1 or any(isinstance(period, Carried) for period in periods)
         repeated = [
             table.length
@@ -66,7 +66,7 @@ class TableLookup(RepeatingLookup):
             length=np.asarray([table.length for table in tables], np.uint32),
             quota=np.stack([table.quota for table in tables]).astype(np.uint32),
             swaps=Swaps.of(stages, len(plan.names)) if swaps else None,
-            # The same for all ratios, but for tables that an order of one's own has left short.
+            # The same for all ratios, except where a user's order returns a shorter table.
             least_slots=min([LEAST_SLOTS, *(1 << (length.bit_length() - 1) for length in repeated)]),
         )
 
@@ -93,12 +93,12 @@ class TableLookup(RepeatingLookup):
         return slot, counts + self.swaps.gained(swaps, cursor, (cursor.slot + count) // length)
 
     def _num_cycles(self, count: int) -> int:
-        """How many cycles so many slots meet at most."""
+        """The largest number of cycles that `count` consecutive slots can touch."""
         return count // self.least_slots + 2
 
 
 def _packed(tables: list[np.ndarray], capacity: int) -> np.ndarray:
-    """Tables one after the other, in an array of `capacity` slots or, if they need more, the next power of two."""
+    """Concatenate tables into an array of `capacity` slots or, if they need more, of the next power of two."""
     slots = np.concatenate(tables)
     packed = np.zeros(max(capacity, 1 << (len(slots) - 1).bit_length()), np.uint32)
     packed[: len(slots)] = slots
