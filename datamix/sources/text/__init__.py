@@ -1,5 +1,6 @@
-"""Text as records of tokens: documents out of files, tokenised once into token files, and packed into records.
+"""Text as records of tokens: documents from files, tokenised once into token files, and packed into records.
 
-`reading` finds documents in files, `tokenizers` turns them into tokens, `token_files` keeps these or maps those made
-elsewhere, `packing` says which tokens stand in which record, `packed` hands the records out, `source` puts it together.
+`reading` finds documents in files, `tokenizers` turns them into tokens, `token_files` stores these or maps files made
+elsewhere, `packing` decides which tokens belong to which record, `packed` reads the records, `source` combines these;
+`sample` has text to try them with.
 """

@@ -1,4 +1,4 @@
-"""Packed records of tokens: what they are made of says `packing`, and this copies it out of the files."""
+"""Packed records of tokens: `packing` says which tokens they consist of, and this module copies them from the files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _LEAVES = ("tokens", "segment_ids", "positions", "num_tokens")
-_LONG_PIECES = 64  # tokens; from there on, a loop over pieces is faster than an index for each token
+_LONG_PIECES = 64  # tokens; from this length on, a loop over pieces is faster than an index for each token
 _MOST_TOKENS = 2**24  # of a record
-_CHUNK_TOKENS = 2**16  # handed out at a time, so that what is computed on the way stays in a core's cache
+_CHUNK_TOKENS = 2**16  # copied at a time, so that intermediate arrays stay in a core's cache
 _LARGEST = 2**31 - 1
-_MOST_PLACES = 3  # that are named of one record and file
+_MOST_PLACES = 3  # documents that `places` names for each record and file
 
 
 class _Loaded(NamedTuple):
@@ -37,18 +37,18 @@ class _Loaded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """Records of tokens, packed out of documents: what the sources of tokens have in common.
+    """Records of tokens, packed from documents: the base class of the sources of tokens.
 
-    Leaves of a record: `tokens`, `segment_ids` (the number of the piece, from 1; 0 where there is no token),
-    `positions` (from 0 in each piece), int32 [length]; `num_tokens`, int32; and where documents have prompts,
-    `loss_mask`, bool [length]: whether a token is of a completion.
+    The leaves of a record are `tokens`, `segment_ids` (the number of the piece, from 1; 0 where there is no token) and
+    `positions` (from 0 in each piece), int32 [length]; `num_tokens`, int32; and if documents have prompts, `loss_mask`,
+    bool [length]: whether a token belongs to a completion.
 
     Attributes:
       path: A file, a folder, a glob or a list of them, or a mapping from splits to them.
-      length: The tokens that a record has room for.
-      packing: "chunk", "best_fit" or "pad"; see `datamix.sources.text.packing.pack`, as for `long`.
+      length: The number of tokens that a record has room for.
+      packing: "chunk", "best_fit" or "pad"; see `datamix.sources.text.packing.pack`, also for `long`.
       long: What happens to documents longer than a record, unless they are chunked: "split", "truncate" or "drop".
-      split: TFDS's syntax, in documents.
+      split: The documents to read, in TFDS's syntax.
       leaves: The leaves of a record; None for all.
       cache_dir: The directory of the cache.
       source_name: The source's name in the mix, by which "best_fit" divides documents into bundles.
@@ -68,7 +68,7 @@ class Packed:
     cache_dir: str | None = None
     source_name: str = ""
     class_names: ClassVar[tuple[str, ...]] = ()
-    takes_steps: ClassVar[bool] = True  # in `split`; every so many records are not those of every so many documents
+    takes_steps: ClassVar[bool] = True  # in `split`: steps count documents, and so cannot be applied to records
 
     def __post_init__(self) -> None:
         check_choice(self.packing, get_args(Packing), "packing")
@@ -78,7 +78,7 @@ class Packed:
 
     @property
     def known_tokenizer(self) -> Tokenizer | None:
-        """What made the tokens; None where nobody says."""
+        """The tokenizer that made the tokens; None if it is unknown."""
         raise NotImplementedError
 
     def _paths(self) -> Mapping[str, Sequence[Path]]:
@@ -133,7 +133,7 @@ class Packed:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is left out, or read otherwise than asked, a sentence each."""
+        """What is left out, or read in another way than asked, one sentence each."""
         return self._loaded.notes
 
     @property
@@ -155,38 +155,38 @@ class Packed:
 
     @property
     def tokenizer_digest(self) -> str | None:
-        """What tells the tokenizer from all others; None where nobody says which it is."""
+        """What identifies the tokenizer; None if it is unknown."""
         return None if self.known_tokenizer is None else self.known_tokenizer.digest
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest token there may be, or where nobody says, than the largest there is."""
+        """One more than the largest token of the tokenizer; if that is unknown, than the largest in the files."""
         if self.known_tokenizer is not None:
             return self.known_tokenizer.vocab_size
         return max((int(file.tokens.max(initial=0)) + 1 for file in self.files), default=0)
 
     def decode(self, tokens: np.ndarray) -> str:
-        """The text of some tokens; their numbers where nobody says which tokenizer made them."""
+        """The text of some tokens; their numbers if the tokenizer is unknown."""
         known = self.known_tokenizer
         return " ".join(map(str, tokens.tolist())) if known is None else known.decode(tokens)
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """The bytes of each token's text, int32 [vocab_size]; ConfigError where nobody says what made the tokens."""
+        """The number of bytes in each token's text, int32 [vocab_size]; ConfigError if the tokenizer is unknown."""
         if self.known_tokenizer is None:
             raise ConfigError("only what made the tokens knows their text", key="tokenizer", value=None)
         return self.known_tokenizer.token_bytes
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each record, int64 [num_records]; none is read."""
+        """The number of tokens in each record, int64 [num_records], without reading any."""
         return self._loaded.rows.lengths()
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Tokenise and pack, which the first use would do otherwise."""
+        """Tokenise and pack now, which the first use would otherwise do."""
         progress(self.num_records, self.num_records)
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file and the number of the document of the first pieces of each record."""
+        """The files of each record, and the numbers of the documents of its first pieces there."""
         pieces = self._loaded.rows.pieces(np.asarray(indices, np.int64))
         file, document, _ = self._documents(pieces.begin)
         names: list[dict[Path, list[str]]] = [{} for _ in indices]
@@ -196,7 +196,7 @@ class Packed:
         return ["; ".join(f"{path}: document {', '.join(each)}" for path, each in of_row.items()) for of_row in few]
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """`out` may hold some of the leaves alone."""
+        """Write some records into arrays; `out` may hold only some of the leaves."""
         rows, indices = self._loaded.rows, np.asarray(indices, np.int64)
         only_tokens = out.keys() == {"tokens"} and len(self.files) == 1
         if only_tokens and isinstance(rows, Chunks) and (starts := rows.starts(indices)) is not None:
@@ -216,7 +216,7 @@ class Packed:
             if (used < self.length).any():
                 out["tokens"][...] = 0
             self._copy(pieces, used, out["tokens"])
-        # Runs of tokens: the pieces of each row, and what is left of it, which is segment 0.
+        # Runs of tokens: the pieces of each row, and its padding, which is segment 0.
         last = np.searchsorted(pieces.row, np.arange(count), side="right")
         first = np.searchsorted(pieces.row, pieces.row)
         segment = np.insert(np.arange(1, len(first) + 1) - first, last, 0).astype(np.int32)
@@ -237,7 +237,7 @@ class Packed:
             out["loss_mask"][...] = (positions >= np.repeat(learnt_from, length)).reshape(shape)
 
     def _copy(self, pieces: Pieces, used: np.ndarray, out: np.ndarray) -> None:
-        # Neighbours in a row that are neighbours in a file are copied together.
+        # Pieces that are neighbours both in a row and in a file are copied together.
         file, within = located(self._ends, pieces.begin)
         ends = pieces.begin + pieces.length
         joined = (np.diff(pieces.row) == 0) & (pieces.begin[1:] == ends[:-1]) & (np.diff(file) == 0)
@@ -268,17 +268,17 @@ class Packed:
 
     @cached_property
     def _tokens(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The tokens of each file, and those that begin at each of them, `length` in a row."""
+        """The tokens of each file, and its windows of `length` tokens, one beginning at each token."""
         arrays = [np.asarray(file.tokens) for file in self.files]
         return [(each, sliding_window_view(each, self.length) if len(each) >= self.length else each) for each in arrays]
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """The place after the last token of each file, counted over all files."""
+        """The number of tokens up to the end of each file, over all files, int64 [num_files]."""
         return np.cumsum([len(file.tokens) for file in self.files], dtype=np.int64)
 
     def _documents(self, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The file that each token lies in, and its document and its own place within the file."""
+        """The file in which each token lies, and the token's document and index within that file."""
         (file, within), document = located(self._ends, begin), np.empty_like(begin)
         for i in np.unique(file).tolist():
             here = file == i
@@ -286,7 +286,7 @@ class Packed:
         return file, document, within
 
     def _prompts(self, pieces: Pieces) -> np.ndarray:
-        """How many tokens at the beginning of each piece are of a prompt, int64 [num_pieces]."""
+        """The number of tokens at the beginning of each piece that belong to a prompt, int64 [num_pieces]."""
         file, document, within = self._documents(pieces.begin)
         prompts = np.zeros_like(pieces.begin)
         for i in np.unique(file).tolist():

@@ -1,7 +1,7 @@
-"""Which tokens stand in which record: a pure function of the documents' lengths, the packing and the source's name.
+"""Which tokens belong to which record: a pure function of the documents' lengths, the packing and the source's name.
 
-A record is made of pieces, each within one document. They are packed once, for all epochs and seeds, so that a record
-is found by its number alone.
+A record consists of pieces, each within one document. They are packed once, for all epochs and seeds, so that a record
+can be found by its number alone.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Packing = Literal["chunk", "best_fit", "pad"]
 Long = Literal["split", "truncate", "drop"]
 
 BUNDLE_DOCUMENTS = 8192
-"""Documents that are packed together: as good as all of them at once, to 0.2 % of padding."""
-_KEPT_DOCUMENTS = 2**16  # from so many on, packing them takes longer than reading how they were packed
-_VERSION = 1  # of `best_fit`; another one packs otherwise
+"""The number of documents packed together: as good as packing all of them at once, to within 0.2 % of padding."""
+_KEPT_DOCUMENTS = 2**16  # from this many on, packing takes longer than reading its result from the cache
+_VERSION = 1  # of `best_fit`; to be raised if it packs differently
 
 
 class Pieces(NamedTuple):
     """Pieces of records, those of a record one after the other.
 
     Attributes:
-      row: The place of the piece's record among those asked for, int64 [num_pieces], ascending.
+      row: The index of the piece's record among the requested ones, int64 [num_pieces], ascending.
       begin: Its first token, counted over all files, int64 [num_pieces].
-      length: Its tokens, at least 1, int64 [num_pieces].
+      length: Its number of tokens, at least 1, int64 [num_pieces].
     """
 
     row: np.ndarray
@@ -48,7 +48,8 @@ class Chunks:
 
     Attributes:
       begin: Each document's first token, counted over all files, int64 [num_documents].
-      ends: The place after its last token, counted over these documents alone, int64 [num_documents].
+      ends: The number of tokens up to its end, counted over these documents only, int64 [num_documents].
+      length: The number of tokens in a record.
     """
 
     begin: np.ndarray
@@ -71,7 +72,7 @@ class Chunks:
         return Pieces(row, self.begin[document] + begin - document_start, length)
 
     def starts(self, rows: np.ndarray) -> np.ndarray | None:
-        """The first token of each record, where all of its tokens come after it in the files; None where not all do."""
+        """The first token of each record; None unless documents are neighbours in the files and these records full."""
         if not self._neighbours or ((rows + 1) * self.length > self.ends[-1]).any():
             return None
         return np.asarray(rows * self.length + self.begin[:1])
@@ -88,10 +89,12 @@ class Chunks:
 
 @dataclass(frozen=True, kw_only=True)
 class PieceTable:
-    """Records whose pieces are listed: the first token of each, counted over all files, and its tokens.
+    """Records whose pieces are listed.
 
     Attributes:
-      first: The first piece of each record, and the number of all pieces, int64 [num_rows + 1].
+      begin: The first token of each piece, counted over all files, int64 [num_pieces].
+      length: The number of tokens in each piece, int64 [num_pieces].
+      first: The first piece of each record, then the number of all pieces, int64 [num_rows + 1].
     """
 
     begin: np.ndarray
@@ -114,8 +117,15 @@ PackedRows: TypeAlias = Chunks | PieceTable
 
 
 class Facts(NamedTuple):
-    """What became of a source's documents, those that have tokens: the tokens that are in records, and in none, the
-    documents cut into pieces, those left out, and the share of the records' room that is left.
+    """What became of a source's documents.
+
+    Attributes:
+      documents: The number of documents that have tokens.
+      tokens: The number of their tokens in records.
+      lost: The number of their tokens in no record.
+      split: The number of documents cut into pieces.
+      dropped: The number of documents left out.
+      padding: The share of the records' room that is empty, in [0, 1].
     """
 
     documents: int
@@ -140,15 +150,16 @@ def pack(
 
     Args:
       begin: Each document's first token, counted over all files, int64 [num_documents].
-      length: Its tokens, int64 [num_documents]; documents of none are in no record.
-      packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces that fill records
-        as well as can be; "pad": a piece a record.
-      long: Whether documents longer than a record are cut into pieces, cut off, or left out.
+      length: Its number of tokens, int64 [num_documents]; empty documents are in no record.
+      capacity: The number of tokens that a record has room for.
+      packing: "chunk": the stream of all documents, cut wherever a record is full; "best_fit": pieces combined so that
+        they fill records well; "pad": one piece per record.
+      long: Documents longer than a record are cut into pieces ("split"), cut off ("truncate") or left out ("drop").
       name: The source's name, by which documents are divided into bundles for "best_fit".
-      cache_dir: The directory of the cache, which keeps the pieces of many documents; None for none.
+      cache_dir: The directory of the cache, which stores the pieces of many documents; None for no cache.
 
     Raises:
-      ConfigError: "chunk" leaves `long` nothing to decide.
+      ConfigError: `long` is not "split" with "chunk", which cuts all documents alike.
     """
     begin, length = begin[length > 0], length[length > 0]
     documents, all_tokens = len(length), int(length.sum())
@@ -177,20 +188,20 @@ def pack(
 
 
 def _runs(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers first, first + 1, … of each run, after the run that each belongs to."""
+    """For each run, `count` numbers from `first` on: the run to which each number belongs, and the numbers."""
     run = np.repeat(np.arange(len(first)), count)
     return run, np.arange(len(run)) + np.repeat(first - np.cumsum(count) + count, count)
 
 
 def _cut(begin: np.ndarray, length: np.ndarray, capacity: int) -> Pieces:
-    """Documents as pieces that fit into a record, with the document of each in place of a record."""
+    """Documents as pieces that fit into a record; `row` is the document of each piece."""
     document, within = _runs(np.zeros_like(length), -(-length // capacity))
     offset = within * capacity
     return Pieces(document, begin[document] + offset, np.minimum(length[document] - offset, capacity))
 
 
 def _best_fit(begin: np.ndarray, length: np.ndarray, capacity: int, name: str, cache_dir: Path | None) -> PieceTable:
-    """Best fit within bundles of documents, which a permutation keyed by the source's name forms."""
+    """Best fit within bundles of documents, formed by a permutation that is keyed by the source's name."""
 
     def build() -> tuple[dict[str, np.ndarray], dict[str, int]]:
         words = np.asarray(key_for(0, "packing", name), np.uint32)

@@ -20,7 +20,7 @@ from datamix.sources.parquet import ParquetFile, saved_files
 
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet", ".arrow")
 PAIR = ("prompt", "completion")
-"""The columns of a document of which only the second part is to be learnt."""
+"""The columns of documents in two parts; a model learns only the second part."""
 
 Document = tuple[str, ...]
 """A text, or a prompt and its completion."""
@@ -30,7 +30,7 @@ _ROWS = 1024  # read from a table at a time
 
 
 def text_files(path: Paths) -> dict[str, tuple[Path, ...]]:
-    """The files of each split: see `datamix.sources.files.files_of`; or those in a folder of `save_to_disk`."""
+    """The files of each split: those of `datamix.sources.files.files_of`, or those in a folder of `save_to_disk`."""
     saved = saved_files(expanded(path)) if isinstance(path, str) else None
     return files_of(path, suffixes=SUFFIXES) if saved is None else saved
 
@@ -50,17 +50,17 @@ def splits_lines(path: Path) -> bool:
 
 
 def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, list[Document]]]:
-    """Read the documents of a file, some at a time, always the same ones.
+    """Read the documents of a file in batches, which are the same each time.
 
     Args:
-      column: The column of the text. Where there is no column `text`, `prompt` and `completion` are read together.
+      column: The column of the text. If it is `text` and does not exist, `prompt` and `completion` are read together.
       by_line: Whether each line of a text file is a document; otherwise blank lines divide them.
 
     Yields:
-      How many bytes of the file are read, and documents.
+      The number of bytes of the file read so far, and a batch of documents.
 
     Raises:
-      DataError: The file is damaged, no UTF-8, or a text is missing; it names the line or row.
+      DataError: The file is damaged or no UTF-8, or a text is missing; it names the line or row.
       ConfigError: There is no such column.
     """
     suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
@@ -84,7 +84,7 @@ def batches(path: Path, *, column: str, by_line: bool) -> Iterator[tuple[int, li
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """The lines of a file, unpacked where need be, and the file itself; of damage is said where it is."""
+    """Open a file: its lines, unpacked if necessary, and the file itself. Errors in reading it become DataError."""
     try:
         with path.open("rb") as raw:
             yield (cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw), raw
@@ -123,7 +123,7 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]
     for number, line in enumerate(lines, start=1):
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
-            _decoded(path, line, number)  # of UTF-16, JSON's error tells nothing
+            _decoded(path, line, number)  # for UTF-16, the error of JSON would be no help
         if not line.strip():
             continue
         place = f"{path}, line {number:,}"

@@ -1,4 +1,4 @@
-"""Text to try a language model on: corpora in a directory, or without any, what every machine has or can make."""
+"""Text to try a language model on: corpora in a directory, or else what every machine has or can make."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WHEN = ("in that day", "at evening", "in the morning", "after these things", "b
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Text):
-    """A text, and where it is from."""
+    """A text, and a sentence on where it comes from, which is empty for corpora."""
 
     origin: str = ""
 
@@ -62,11 +62,11 @@ def sample_text(
 
     Args:
       kind: "code", "docs" or "scripture".
-      length: The tokens of a record.
-      corpora: A directory with the files `<kind>.train.*` and `<kind>.test.*`. Without, code is that of the
+      length: The number of tokens that a record has room for.
+      corpora: A directory with the files `<kind>.train.*` and `<kind>.test.*`. Without it, code is that of the
         interpreter's standard library, docs are the help on its language, and scripture is drawn by code.
-      packing: See `datamix.sources.text.packed.Packed`, as for all that follow.
-      split: TFDS's syntax, in documents.
+      packing: "chunk", "best_fit" or "pad"; see `datamix.sources.text.packing.pack`.
+      split: The documents to read, in TFDS's syntax.
       tokenizer: "bytes", or the path of a `tokenizer.json`.
       cache_dir: The directory of the cache.
       source_name: The source's name in the mix.
@@ -98,7 +98,7 @@ def _files(folder: Path, kind: TextKind, part: str) -> list[str]:
 
 
 def _documents(kind: TextKind) -> tuple[list[str], str]:
-    """Documents that every machine has, and what they are."""
+    """Documents that every machine has, and a sentence on where they come from."""
     if kind == "code":
         modules = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in modules]

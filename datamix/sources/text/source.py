@@ -1,4 +1,4 @@
-"""The sources `text` and `tokens`: records of tokens out of text, and out of token files made elsewhere."""
+"""The sources `text` and `tokens`: records of tokens from text, and from token files made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datamix.sources.text.reading import text_files
 from datamix.sources.text.token_files import TokenFile, token_file, tokenised
 from datamix.sources.text.tokenizers import Tokenizer, open_tokenizer
 
-__all__ = ["Long", "Packing", "Paths", "Text", "Tokens"]  # the first three: in the signatures of the others
+__all__ = ["Long", "Packing", "Paths", "Text", "Tokens"]  # the first three appear in the signatures of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Text(Packed):
 
     Attributes:
       tokenizer: "bytes", or the path of a `tokenizer.json`.
-      column: The column of the text in files with columns. Where there is no `text`, but `prompt` and `completion`,
-        these are read, and the leaf `loss_mask` tells them apart.
+      column: The column of the text in files with columns. If there is no `text`, but `prompt` and `completion`, these
+        are read, and the leaf `loss_mask` tells them apart.
       documents: What divides the documents of a `.txt` file: "blank_line" or "line".
-      end_of_document: The token that ends each document, where it is none of the usual ones.
+      end_of_document: The token that ends each document, if it is none of the usual ones.
 
     >>> import tempfile
     >>> import numpy as np
@@ -66,11 +66,12 @@ class Tokens(Packed):
     """Files of tokens made elsewhere, packed: `.npy`, or `.bin` with nothing but tokens.
 
     Attributes:
-      dtype: The dtype of tokens in a file that does not say it, such as uint16.
+      dtype: The dtype of the tokens in a file that does not say it, such as uint16.
       end_of_document: The token that ends each document.
-      offsets: Instead, an `.npy` file for each file of tokens, in their order: where each document begins. Megatron's
-        `.bin` files have an `.idx` beside them, which says all three.
-      tokenizer: What made the tokens, where their text is wanted: "bytes", or the path of a `tokenizer.json`.
+      offsets: Instead of `end_of_document`, an `.npy` file for each file of tokens, in their order, with the index at
+        which each document begins. Megatron's `.bin` files have an `.idx` beside them, which says all three.
+      tokenizer: The tokenizer that made the tokens, if their text is wanted: "bytes", or the path of a
+        `tokenizer.json`.
     """
 
     dtype: str | None = None

@@ -21,10 +21,10 @@ from datamix.sources.text.reading import Document, batches, splits_lines
 from datamix.sources.text.tokenizers import Tokenizer
 from datamix.spec import Arrays
 
-PART_CHARACTERS = 2**26  # of text in an entry of the cache: what a run that is cut short has to do again
-SHOWN_BYTES = 2**25  # of a file; from there on, reading it is told
-_CHECKED_BYTES = 2**28  # of text, whose tokens are looked at as a whole before they are used
-_SCANNED = 2**22  # tokens looked at at a time
+PART_CHARACTERS = 2**26  # of text in an entry of the cache: at most this much is done again after an interruption
+SHOWN_BYTES = 2**25  # of a file; reading a larger one shows a progress bar
+_CHECKED_BYTES = 2**28  # of text; up to this size, the content of cached tokens is checked before use
+_SCANNED = 2**22  # tokens scanned at a time
 _MEGATRON = b"MMIDIDX\x00\x00"
 _MEGATRON_DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f8", 7: "f4", 8: "u2"}
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int16", "int32", "int64")
@@ -36,10 +36,10 @@ class TokenFile:
 
     Attributes:
       tokens: The tokens, of any integer dtype, shape [num_tokens]; memory-mapped.
-      ends: The place after each document's last token, int64 [num_documents].
-      first: The number of the first document in the file.
-      prompts: How many tokens of each document are a prompt, int64 [num_documents]; None where none has one.
-      note: What a user must know of how the file was read, a sentence; empty if nothing.
+      ends: The number of tokens up to the end of each document, int64 [num_documents].
+      first: The number of the first of these documents in the file.
+      prompts: The number of tokens in each document's prompt, int64 [num_documents]; None if there are no prompts.
+      note: A sentence for the user on how the file was read; empty if there is none.
     """
 
     path: Path
@@ -51,16 +51,16 @@ class TokenFile:
 
 
 def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cache_dir: Path) -> list[TokenFile]:
-    """The tokens of a text file, out of the cache; made first where it does not hold them.
+    """The tokens of a text file from the cache; they are made first if it does not hold them.
 
-    They are kept in parts, so that a run that is cut short goes on where it was. `documents` is what divides those of a
-    `.txt` file, "blank_line" or "line". See `datamix.sources.text.reading.batches` for `column` and for what it raises.
+    They are stored in parts, so that an interrupted run resumes after the last one. `documents` is what divides those
+    of a `.txt` file, "blank_line" or "line". For `column` and errors, see `datamix.sources.text.reading.batches`.
     """
     stat = path.stat()
     is_text = ".txt" in path.suffixes[-2:]
     by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
     reader = cache(lambda: _with_progress(path, batches(path, column=column, by_line=by_line())))
-    read = done = 0  # batches that the reader has given, and that the parts so far hold
+    read = done = 0  # the number of batches read so far, and in the parts so far
 
     def build() -> tuple[Arrays, dict[str, Any]]:
         nonlocal read
@@ -91,7 +91,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
 
 
 def _with_progress(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> Iterator[list[Document]]:
-    """Show how far a large file is read."""
+    """Yield the batches, and show a progress bar for a large file."""
     with progress_bar(f"tokenising {path.name}", path.stat().st_size, unit="bytes", least=SHOWN_BYTES) as advance:
         before = 0
         for position, batch in reader:
@@ -101,10 +101,10 @@ def _with_progress(path: Path, reader: Iterable[tuple[int, list[Document]]]) -> 
 
 
 def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Arrays, int, bool]:
-    """The arrays of one part, how many batches it holds, and whether it is the last."""
+    """The arrays of one part, its number of batches, and whether it is the last."""
     parts, pending = [], deque[Future[tuple[np.ndarray, np.ndarray, np.ndarray]]]()
     count, characters, last = 0, 0, True
-    # The library encodes on all cores, without Python's lock; two threads, so that it does not wait for this one.
+    # The library encodes on all cores and releases the GIL; two threads keep it busy while this one reads.
     with ThreadPoolExecutor(2) as pool:
         for batch in reader:
             pending.append(pool.submit(_encode, batch, tokenizer))
@@ -115,7 +115,7 @@ def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Ar
             if characters >= PART_CHARACTERS:
                 last = False
                 break
-        parts += [each.result() for each in pending]
+        parts += [future.result() for future in pending]
     columns = zip(*(parts or [_encode([], tokenizer)]), strict=True)
     tokens, lengths, prompts = map(np.concatenate, columns)
     arrays = {"tokens": tokens, "ends": np.cumsum(lengths)}
@@ -123,7 +123,7 @@ def _encoded(reader: Iterable[list[Document]], tokenizer: Tokenizer) -> tuple[Ar
 
 
 def _encode(batch: Sequence[Document], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens of documents with their ends, the length of each and of its prompt; an empty one has no token."""
+    """The tokens of documents, each with its end, and the lengths of each and of its prompt; an empty one has none."""
     width = len(batch[0]) if batch else 1
     tokens, counts = tokenizer.encode([text for document in batch for text in document])
     counts = counts.reshape(-1, width)
@@ -138,14 +138,15 @@ def token_file(
     """Map a file of tokens that was made elsewhere.
 
     Args:
-      path: An `.npy` file, or tokens one after the other; or Megatron's `.bin`, with its `.idx` beside it.
-      dtype: The dtype of tokens in a file that does not say it.
+      path: An `.npy` file, or a file of nothing but tokens; or Megatron's `.bin`, with its `.idx` beside it.
+      dtype: The dtype of the tokens in a file that does not say it.
       end_of_document: The token after which the next document begins.
-      offsets: Instead, an `.npy` file: where each document begins, in tokens, and where the last ends.
-      cache_dir: The directory of the cache, where the ends of documents are kept.
+      offsets: Instead of `end_of_document`, an `.npy` file with the index of the token at which each document begins,
+        with or without the end of the last one.
+      cache_dir: The directory of the cache, which stores the ends of documents.
 
     Raises:
-      ConfigError: The settings do not say what they must, or do not fit the file.
+      ConfigError: A setting that the file needs is missing, or one does not fit the file.
       DataError: A file is damaged, or holds no whole numbers.
     """
     index = path.with_suffix(".idx")
@@ -201,7 +202,7 @@ def _mapped(path: Path, dtype: str | None) -> np.ndarray:
 
 
 def _check_dtype(dtype: str | None, known: np.dtype, path: Path) -> None:
-    """Refuse a dtype that contradicts what a file says; either may be written with its order of bytes, as in `<u2`."""
+    """Refuse a dtype that contradicts the file's own; it may be written with its byte order, as in `<u2`."""
     if dtype not in (None, known.name, known.str):
         raise ConfigError(f"{path} says {known.name}; leave it out", key="dtype", value=dtype)
 
@@ -213,18 +214,18 @@ def _whole_numbers(path: Path, what: str) -> np.ndarray:
     return numbers
 
 
-def _ends(path: Path, num_tokens: int, of: Path) -> np.ndarray:
-    """The ends of documents, from where they begin, with or without the end of the last."""
+def _ends(path: Path, num_tokens: int, tokens_path: Path) -> np.ndarray:
+    """The ends of documents from a file of their beginnings, with or without the end of the last."""
     ends = _whole_numbers(path, "offsets").astype(np.int64)
     ends = ends[1:] if ends.size and not ends[0] else ends
     ends = ends if ends.size and ends[-1] == num_tokens else np.append(ends, num_tokens)
     if (np.diff(ends, prepend=0) < 0).any():
-        raise DataError(f"{path}: its offsets do not ascend from 0 to the {num_tokens:,} tokens of {of.name}.")
+        raise DataError(f"{path}: its offsets do not ascend from 0 to the {num_tokens:,} tokens of {tokens_path.name}.")
     return ends
 
 
 def _megatron(path: Path, index: Path, dtype: str | None) -> TokenFile:
-    """See Megatron-LM's `megatron/core/datasets/indexed_dataset.py`."""
+    """Map a file of Megatron's; its format is that of Megatron-LM's `megatron/core/datasets/indexed_dataset.py`."""
     with read_error(str(index)):
         content = index.read_bytes()
     try:

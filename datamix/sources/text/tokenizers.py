@@ -1,4 +1,4 @@
-"""Tokenizers: from texts to the numbers of tokens, and back."""
+"""Tokenizers, which turn texts into the numbers of tokens, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from datamix.errors import ConfigError, DataError, expanded, hint, not_installed
 
-# What ends a document in the vocabularies of GPT-2, Llama 3, Llama, Gemma, T5, BERT.
+# The tokens that end a document in the vocabularies of GPT-2, Llama 3, Llama, Gemma, T5, BERT.
 _ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "[SEP]")
 
 
@@ -25,8 +25,8 @@ class Bytes:
     Attributes:
       vocab_size: The number of tokens there are.
       end_of_document: The token that ends each document.
-      digest: What tells it from all other tokenizers.
-      token_bytes: The bytes of UTF-8 of each token's text, 0 for special tokens; int32 [vocab_size].
+      digest: What identifies the tokenizer.
+      token_bytes: The number of UTF-8 bytes in each token's text, 0 for special tokens; int32 [vocab_size].
     """
 
     vocab_size = 257
@@ -35,7 +35,7 @@ class Bytes:
     token_bytes = np.append(np.ones(256, np.int32), np.int32(0))
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of all texts in a row, uint16 or uint32, and how many each has, int64 [len(texts)]."""
+        """The tokens of all texts in a row, uint16 or uint32, and the number that each text has, int64 [len(texts)]."""
         encoded = [text.encode() for text in texts]
         return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint16), np.array([*map(len, encoded)], np.int64)
 
@@ -45,7 +45,7 @@ class Bytes:
 
 
 class FileTokenizer:
-    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds the end of a document, and cuts no text."""
+    """A `tokenizer.json`, as the library `tokenizers` reads it; it adds no special tokens, and truncates no text."""
 
     def __init__(self, path: Path, end_of_document: str | None = None) -> None:
         library = _library(str(path))
@@ -97,15 +97,15 @@ class FileTokenizer:
 
     @cached_property
     def token_bytes(self) -> np.ndarray:
-        # In a vocabulary of bytes, each character stands for one; elsewhere ▁ stands for a blank. So does what ends a
-        # word, and what goes on with one (## of BERT) for nothing.
+        # In a vocabulary of bytes, each character stands for a byte; elsewhere, ▁ stands for a blank. So does a suffix
+        # that ends a word, while a prefix that continues one (## of BERT) stands for nothing.
         model: dict[str, Any] = self._json.get("model") or {}
-        within, end = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or "▁"
-        of_bytes = '"ByteLevel"' in json.dumps([self._json.get(part) for part in ("pre_tokenizer", "decoder")])
+        prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or "▁"
+        is_bytes = '"ByteLevel"' in json.dumps([self._json.get(part) for part in ("pre_tokenizer", "decoder")])
         sizes = np.zeros(self.vocab_size, np.int32)
         for token, index in self._tokenizer.get_vocab(with_added_tokens=False).items():
-            word = token.removeprefix(within).replace(end, " ")
-            text = word if of_bytes else word.replace("▁", " ").encode()
+            word = token.removeprefix(prefix).replace(suffix, " ")
+            text = word if is_bytes else word.replace("▁", " ").encode()
             sizes[index] = 1 if re.fullmatch("<0x[0-9A-F]{2}>", token) else len(text)
         for index, added in self._added.items():
             sizes[index] = 0 if added.special else len(added.content.encode())
@@ -136,9 +136,12 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, path: str | Path) 
     """Train a byte-level BPE, which can spell any text, and write it as a `tokenizer.json`.
 
     Args:
-      texts: The texts, in the ratio that it is to suit.
-      vocab_size: How many tokens it has: 256 bytes, `<|endoftext|>`, and as many pairs as are left.
+      texts: The texts, mixed in the ratio in which the tokenizer will be used.
+      vocab_size: The number of tokens: 256 bytes, `<|endoftext|>`, and merged pairs for the rest.
       path: The file to write, whole or not at all; it is returned.
+
+    Raises:
+      ConfigError: `vocab_size` is less than 257.
     """
     if vocab_size < 257:
         text = "it is 257 or more: every byte, and the end of a document"
