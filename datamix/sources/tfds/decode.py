@@ -1,6 +1,6 @@
-"""Decoding the records of a prepared TFDS dataset, on all cores.
+"""Decoding of the records of a prepared TFDS dataset, on all cores.
 
-Decoding a small image holds the GIL nearly all the time, so that threads are no faster than one; helpers are.
+Decoding a small image holds the GIL nearly all the time, so several threads are no faster than one; helpers are.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 CHUNK_RECORDS = 256
 HELPED_RECORDS = 20_000  # a helper takes some two seconds to start, in which one process decodes 10,000 small images
-# Threads take twice as long as one at 28×28×1, as long at 64×64×3, two thirds as long at 256×256×3.
+# Several threads take twice as long as one at 28×28×1, equally long at 64×64×3, two thirds as long at 256×256×3.
 THREAD_RECORD_BYTES = 40_000
 _MAX_WORKERS = 8
 
 
 class FilePart(NamedTuple):
-    """Records start to stop of a split; all lie in one file, the split's shard number `shard`."""
+    """Records `start` to `stop`, exclusive, of a split; all lie in one file, the split's shard number `shard`."""
 
     split: str
     shard: int
@@ -42,18 +42,21 @@ class FilePart(NamedTuple):
 
 
 class DamageError(ValueError):
-    """Raised when records are not what the description of their dataset promises."""
+    """Raised when records do not match the description of their dataset."""
 
 
 class TfdsReader:
-    """A prepared dataset in a format that gives any record without TensorFlow; a form is what images are decoded to."""
+    """A reader of a prepared dataset; `form` is the format to which images are decoded, None for TFDS's own.
+
+    `take` and `fill` read any record without TensorFlow, in the formats that allow it.
+    """
 
     def __init__(self, directory: str, file_format: str, form: ImageFormat | None = None) -> None:
         import tensorflow_datasets as tfds
 
         self.directory, self.file_format, self.form = directory, file_format, form
         self.builder = tfds.builder_from_directory(directory)
-        # builder_from_directory's own file_format refuses any but the first of several formats.
+        # The argument file_format of builder_from_directory allows only the first of several formats.
         self.builder.info.set_file_format(file_format, override=True, override_if_initialized=True)
         features = self.builder.info.features
         images = {name: each for name, each in features.items() if isinstance(each, tfds.features.Image)}
@@ -61,7 +64,7 @@ class TfdsReader:
         self._opened: dict[Any, Any] = {}
 
     def decoders(self, wanted: Collection[str]) -> dict[str, Any]:
-        """What keeps TFDS from decoding images that nobody wants, or that are to be of another size."""
+        """TFDS's decoders, which skip images that are not wanted, and all images if `form` decodes them."""
         import tensorflow_datasets as tfds
 
         return {name: tfds.decode.SkipDecoding() for name in self.images if self.form or name not in wanted}
@@ -71,7 +74,7 @@ class TfdsReader:
         self.take(part, range(start, start + len(next(iter(arrays.values())))), arrays)
 
     def take(self, part: FilePart, records: Sequence[int], arrays: Arrays) -> None:
-        """Decode some records of a part into `arrays`."""
+        """Decode some records of a part, by their indices in it, into `arrays`."""
         key = (part, *sorted(arrays))
         if key not in self._opened:
             self._opened[key] = self.builder.as_data_source(split=instruction(part), decoders=self.decoders(arrays))
@@ -87,7 +90,7 @@ class TfdsReader:
             assign(array, np.asarray(values), leaf)
 
     def resize(self, values: Iterable[bytes], array: np.ndarray) -> None:
-        """Decode encoded images into rows of `array`; DamageError where one is damaged."""
+        """Decode encoded images into rows of `array`; DamageError if one is damaged."""
         assert self.form is not None
         for value, row in zip(values, array, strict=True):
             try:
@@ -97,7 +100,7 @@ class TfdsReader:
 
 
 class HelpedReader:
-    """A reader in a process of its own; where that fails, this process reads, and says what is wrong."""
+    """A reader in a helper; if that fails, this process reads, and raises the error."""
 
     def __init__(self, reader: TfdsReader, arrays: Arrays) -> None:
         spec = {leaf: [array.shape[1:], str(array.dtype)] for leaf, array in arrays.items()}
@@ -114,7 +117,7 @@ def _line(message: list[Any]) -> list[bytes]:
 
 
 def help_out() -> None:
-    """The main function of a helper: it answers ranges of records, a line each, with the bytes of their leaves."""
+    """Run a helper: it answers ranges of records, one per line, with the bytes of their leaves."""
     serve(_answers)
 
 
@@ -130,15 +133,15 @@ def _answers(requests: IO[bytes]) -> Iterator[bytes | None]:
 
 
 def instruction(part: FilePart) -> Any:
-    """The instruction by which TFDS reads these records."""
+    """TFDS's instruction to read the records of a part."""
     import tensorflow_datasets as tfds
 
     return tfds.core.ReadInstruction(part.split, from_=part.start, to=part.stop, unit="abs")
 
 
 def assign(array: np.ndarray, records: np.ndarray, leaf: str) -> None:
-    """Put records where they belong."""
-    if records.shape != array.shape:  # NumPy would stretch a length of 1
+    """Copy records into an array; DamageError if the shapes differ."""
+    if records.shape != array.shape:  # NumPy would broadcast a length of 1
         raise _misshapen(leaf, records.shape, array.shape)
     array[...] = records
 
@@ -148,11 +151,11 @@ def _misshapen(leaf: str, shape: Sequence[int], expected: Sequence[int]) -> Dama
 
 
 Guard = Callable[[FilePart], contextlib.AbstractContextManager[None]]
-"""Says which file was to blame for what reading a part raised."""
+"""Blames errors in reading a part on its file."""
 
 
 def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard: Guard) -> Iterator[int]:
-    """Fill `arrays` with the records of all parts, in order; yields how many records more are done."""
+    """Fill `arrays` with the records of all parts, in order; yields the number of records that each step has done."""
     chunks, done = [], 0
     for part in parts:
         size = part.stop - part.start
@@ -163,24 +166,24 @@ def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard:
     readers: SimpleQueue[TfdsReader | HelpedReader] = SimpleQueue()
     readers.put(reader)
     with contextlib.ExitStack() as stack:
-        # Resizing lets go of the GIL, so that threads do.
+        # Resizing releases the GIL, so threads are enough.
         if reader.form or sum(array[:1].nbytes for array in arrays.values()) > THREAD_RECORD_BYTES:
             for _ in range(num_workers - 1):
                 readers.put(reader)
         elif done >= HELPED_RECORDS:
-            with contextlib.suppress(OSError):  # no process can be had: this one does it alone
+            with contextlib.suppress(OSError):  # no process can be started, so this one works alone
                 for _ in range(num_workers - 1):
                     helped = HelpedReader(reader, arrays)
                     stack.callback(helped.helper.close)
                     readers.put(helped)
 
         def fill(part: FilePart, start: int, at: int, count: int) -> int:
-            free = readers.get()
+            free_reader = readers.get()
             try:
                 with guard(part):
-                    free.fill(part, start, {leaf: array[at : at + count] for leaf, array in arrays.items()})
+                    free_reader.fill(part, start, {leaf: array[at : at + count] for leaf, array in arrays.items()})
             finally:
-                readers.put(free)
+                readers.put(free_reader)
             return count
 
         pool = stack.enter_context(ThreadPoolExecutor(readers.qsize()))
@@ -192,13 +195,13 @@ def decode(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard:
 
 
 def decode_in_order(reader: TfdsReader, parts: Sequence[FilePart], arrays: Arrays, guard: Guard) -> Iterator[int]:
-    """The same for formats that only TensorFlow reads, from first to last."""
+    """The same as `decode` for formats that only TensorFlow reads, from the first record to the last."""
     with _quiet_import():
         import tensorflow as tf
         import tensorflow_datasets as tfds
 
-        with contextlib.suppress(RuntimeError):  # already at work: then it keeps the devices it has
-            tf.config.set_visible_devices([], "GPU")  # else it takes all of their memory
+        with contextlib.suppress(RuntimeError):  # already initialised: it then keeps its devices
+            tf.config.set_visible_devices([], "GPU")  # otherwise it would take all of their memory
     start, features = 0, reader.decoders(arrays)
     for part in parts:
         with guard(part):
@@ -220,9 +223,9 @@ def decode_in_order(reader: TfdsReader, parts: Sequence[FilePart], arrays: Array
 
 @contextlib.contextmanager
 def _quiet_import() -> Iterator[None]:
-    """Keep what TensorFlow logs of the machine to itself, unless `TF_CPP_MIN_LOG_LEVEL=0` asks for all that it logs.
+    """Suppress what TensorFlow logs about the machine, unless `TF_CPP_MIN_LOG_LEVEL=0` asks for all that it logs.
 
-    What it logs before its own logging is set up goes to the standard error output, whatever that variable is.
+    Messages from before its logging is set up go to stderr, whatever that variable says.
     """
     stderr = None
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0":
@@ -242,7 +245,7 @@ def _quiet_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_advice() -> Iterator[None]:
-    """Keep TFDS's advice to install OpenCV to itself; nothing else that it logs."""
+    """Suppress TFDS's advice to install OpenCV, and nothing else that it logs."""
 
     def other(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("OpenCV is not installed")

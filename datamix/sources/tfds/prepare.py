@@ -1,8 +1,8 @@
-"""Find a prepared TFDS dataset, or download and prepare it: within bounds, and leaving no traces where it fails.
+"""Finds a prepared TFDS dataset, or downloads and prepares it, in bounded time and without leftovers if that fails.
 
-Where no network answers, TFDS retries in silence for minutes, and what it has begun it leaves lying about. So the
-network is asked first, the work is done by a child process that can be watched and killed, and in a directory that is
-thrown away unless the dataset in it was finished. `python -m datamix.sources.tfds.prepare` is that child.
+Without a network, TFDS retries silently for minutes, and it leaves behind whatever it has begun. So the network is
+tested first, and a child process, which can be watched and killed, does the work in a directory that is deleted unless
+the dataset in it was finished. `python -m datamix.sources.tfds.prepare` is that child.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from datamix.sources.base import Unavailable
 from datamix.sources.cache import locked
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/community-datasets-list.jsonl"
-_REMEMBER_S = 60.0  # for how long a network that did not answer is not asked again
+_REMEMBER_S = 60.0  # before a network that did not answer is tested again
 _TEMPORARY = ".datamix-prepare-"
 _NAME = re.compile(r"(?P<dataset>\w+)(?:/(?P<config>\w[\w.+=,-]*))?(?::(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 dead_network: tuple[float, str] | None = None
-"""When the network was asked in vain, and what came of it; it is not asked again for a while."""
+"""When the network was tested in vain, and the reason; it is not tested again for a while."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Name:
 
 
 def find_prepared(name: Name, data_dir: Path) -> Path | None:
-    """The directory of a prepared dataset, of its highest version and its default config where none is named."""
+    """The directory of a prepared dataset, by default of its default config and highest version; None if missing."""
     directory = data_dir / name.dataset
     if name.config:
         return _version_in(directory / name.config, name.version)
@@ -82,7 +82,7 @@ def find_prepared(name: Name, data_dir: Path) -> Path | None:
 
 
 def prepared_names(dataset: str, data_dir: Path) -> list[str]:
-    """All configs and versions of a dataset that are prepared, as a user names them: emnist/letters:3.1.0."""
+    """All prepared configs and versions of a dataset, as a user names them: emnist/letters:3.1.0."""
     directory = data_dir / dataset
     try:
         inside = sorted(path for path in directory.iterdir() if path.is_dir())
@@ -116,16 +116,16 @@ def prepare(
 
     Args:
       data_dir: The directory of all datasets; it is made where it is missing.
-      url: One of the dataset's own files, asked for beforehand; by default whether there is any network is asked.
+      url: One of the dataset's own files, requested first; by default, any answer from the network is enough.
       wait_s: The time to wait for the answer, in seconds.
-      stall_s: The time in seconds for which preparing may go on with nothing written and no computing done.
+      stall_s: The longest time, in seconds, in which preparing may write and compute nothing.
       module: The module to import that registers the dataset with TFDS.
 
     Returns:
       The directory of the prepared dataset.
 
     Raises:
-      Unavailable: TensorFlow is not installed, no network answers, or TFDS failed; `data_dir` is as it was.
+      Unavailable: TensorFlow is not installed, no network answers, or TFDS failed; `data_dir` is left as it was.
     """
     refused = functools.partial(unavailable, name, data_dir)
     if importlib.util.find_spec("tensorflow") is None:
@@ -149,7 +149,7 @@ def prepare(
 
 
 def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
-    """The error that says why there is no such dataset, and what a user can do."""
+    """The error that says why a dataset is not available, and what a user can do."""
     where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
     if others := prepared_names(Name.parse(name).dataset, data_dir):
         where += f", where there is {', '.join(others)}"
@@ -159,13 +159,13 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
 
 
 def unreachable(url: str | None, wait_s: float) -> str | None:
-    """Why `url` cannot be had, or None: it answers. A network that says so late or never is not asked again soon."""
+    """Why `url` cannot be reached; None if it can. A network that answers late or never is not tested again soon."""
     global dead_network
     if dead_network and time.monotonic() < dead_network[0] + _REMEMBER_S:
         return dead_network[1]
     start = time.monotonic()
     answer: list[str | None] = []
-    # A thread of its own: looking a host's name up cannot be bounded in any other way.
+    # In a thread, since the time to look up a host's name cannot be bounded in any other way.
     asking = threading.Thread(target=lambda: answer.append(ask(url, wait_s)), daemon=True)
     asking.start()
     asking.join(wait_s)
@@ -176,19 +176,19 @@ def unreachable(url: str | None, wait_s: float) -> str | None:
 
 
 def ask(url: str | None, wait_s: float) -> str | None:
-    """Ask for one byte of `url`, or for any answer of the network; why there is none, or None."""
+    """Request one byte of `url`, by default any answer from the network; return why that failed, or None."""
     import http.client
     import urllib.error
     import urllib.request
 
     try:
         request = urllib.request.Request(url or NETWORK_URL, headers={"Range": "bytes=0-0", "User-Agent": "datamix"})
-        # `urlopen` would keep the proxies of its first call, though the environment has others by now.
+        # `urlopen` would keep the proxies of its first call, even if the environment has others by now.
         with urllib.request.build_opener().open(request, timeout=wait_s) as response:
             response.read(1)
     except urllib.error.HTTPError as error:
         error.close()
-        # Without a file to ask for, any answer tells that there is a network.
+        # Without a file of the dataset, any answer shows that there is a network.
         return f"HTTP {error.code} {error.reason} from {url}" if url else None
     except (OSError, ValueError, http.client.HTTPException) as error:
         return f"{url or NETWORK_URL}: {getattr(error, 'reason', error)}"
@@ -197,13 +197,13 @@ def ask(url: str | None, wait_s: float) -> str | None:
 
 @contextlib.contextmanager
 def _made(directory: Path) -> Iterator[None]:
-    """Make a directory; where what follows fails, take away again what was made."""
+    """Make a directory and its parents; remove again those that were made if the body raises."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # not empty: another process is at work there
+        with contextlib.suppress(OSError):  # not empty: another process is working there
             for path in missing:
                 path.rmdir()
         raise
@@ -214,12 +214,12 @@ def _locked(data_dir: Path) -> Iterator[None]:
     with locked(data_dir / _TEMPORARY[:-1]):
         try:
             yield
-        finally:  # while it is held; a waiting process notices and locks a new file
+        finally:  # while the lock is held; a waiting process notices that, and locks a new file
             (data_dir / f"{_TEMPORARY[:-1]}.lock").unlink(missing_ok=True)
 
 
 def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s: float) -> str | None:
-    """Prepare `name` under `temporary` in a child process; why that failed, or None: it did not."""
+    """Prepare `name` under `temporary` in a child process; return why that failed, or None."""
     data = temporary / "data"
     task = {"name": name, "module": module, "data_dir": str(data), "manual_dir": str(data_dir / "downloads" / "manual")}
     path = os.pathsep.join(filter(None, sys.path))
@@ -228,7 +228,7 @@ def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s:
     with log.open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "datamix.sources.tfds.prepare", json.dumps(task)],
-            stdin=subprocess.PIPE,  # held open: the child ends itself once this process is gone
+            stdin=subprocess.PIPE,  # kept open: the child ends itself once this process is gone
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -250,7 +250,7 @@ def _run_child(name: str, temporary: Path, data_dir: Path, module: str, stall_s:
 
 
 def _stalls(child: subprocess.Popen[bytes], name: str, directory: Path, stall_s: float) -> bool:
-    """Wait for the child and show how far it is; True once nothing has moved for `stall_s`."""
+    """Wait for the child and show its progress; True if there is none for `stall_s` seconds, False if it ends."""
     import psutil
     from rich.console import Console
 
@@ -268,7 +268,7 @@ def _stalls(child: subprocess.Popen[bytes], name: str, directory: Path, stall_s:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(child.pid)
                 cpu_s = sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
-            # Retrying over and over takes a little time of the processor too, so a twentieth of it is none.
+            # Endless retries take a little CPU time too, so up to a twentieth of the time does not count.
             if num_bytes != last_bytes or cpu_s > last_cpu_s + stall_s / 20:
                 moved, last_bytes, last_cpu_s = time.monotonic(), num_bytes, cpu_s
             elapsed_s = time.monotonic() - start
@@ -289,7 +289,7 @@ def _move(name: Name, temporary: Path, data_dir: Path) -> Path:
     directory = find_prepared(name, temporary)
     if directory is None:
         raise DataError(f"TFDS prepared {name.dataset} and left nothing behind.")
-    notes = Path(name.dataset, ".config", "metadata.json")  # which config is the default one
+    notes = Path(name.dataset, ".config", "metadata.json")  # says which config is the default
     if (temporary / notes).exists() and not (data_dir / notes).exists():
         (data_dir / notes).parent.mkdir(parents=True, exist_ok=True)
         (temporary / notes).replace(data_dir / notes)
@@ -310,12 +310,12 @@ def _main(task: dict[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # returns when the parent is gone, however it went
+    os.read(0, 1)  # returns when the parent is gone, however it ended
     os.killpg(0, signal.SIGKILL)
 
 
 def _report(kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
-    """End with one line; at once, for TFDS's other downloads would be waited for."""
+    """Print one line and exit at once: a normal exit would wait for TFDS's other downloads."""
     print(f"\n{kind.__name__}: {textwrap.shorten(str(error), 300)}", file=sys.stderr, flush=True)
     os._exit(1)
 

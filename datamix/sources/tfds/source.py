@@ -1,7 +1,7 @@
-"""Datasets in TFDS's format: decoded once and cached, or as they are read; prepared first where need be.
+"""Datasets in TFDS's format: decoded once and cached, or decoded as they are read; prepared first if necessary.
 
-TensorFlow is imported only to read data stored as tfrecord, and TFDS itself (about a second) only where the decoded
-split is not in the cache: what a source must know of itself is then in plain JSON files.
+TensorFlow is imported only to read data stored as tfrecord, and TFDS itself (about a second) only if the decoded split
+is not in the cache: if it is, plain JSON files describe the source.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from datamix.sources.tfds.decode import DamageError, FilePart, TfdsReader, decod
 from datamix.sources.tfds.prepare import Name, find_prepared, prepare, prepared_names, unavailable
 from datamix.spec import Arrays, LeafSpec, Spec, bytes_of
 
-CACHED_BYTES = 4 << 30  # of decoded records, up to which they are kept in the cache unasked
+CACHED_BYTES = 4 << 30  # of decoded records; up to this size, they are cached by default
 _RANDOM_ACCESS = ("array_record", "parquet")  # formats that TFDS reads without TensorFlow
 
 
@@ -40,26 +40,27 @@ class Tfds(TakeFromRead):
     """A dataset in TFDS's format.
 
     Attributes:
-      name: The name of the dataset in TFDS, with config and version where wanted: mnist, emnist/letters, mnist:3.0.1.
+      name: The name of the dataset in TFDS, with config and version if wanted: mnist, emnist/letters, mnist:3.0.1.
       split: The records to read, in TFDS's syntax.
       data_dir: The directory of all datasets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
       leaves: The features to keep, or leaf name to feature; by default all that are numbers of one fixed shape, such as
         image and label. Texts and sequences are left out, and `notes` says so; images of varying size need `height` and
         `width`.
-      cache: Whether records are decoded once, into the cache, or each time that they are read, which takes array_record
-        or Parquet. By default they are cached up to 4 GiB of decoded records, and always where they are tfrecord.
+      cache: Whether records are decoded once, into the cache, or each time that they are read, which needs array_record
+        or Parquet. By default, they are cached up to 4 GiB of decoded records, and always if stored as tfrecord.
       download: Whether to download and prepare a dataset that is not there.
-      wait_s: How long to wait for the first answer from the network.
-      url: One of the dataset's own files, asked for before a download; by default, whether there is a network is asked.
+      wait_s: How long to wait for the first answer from the network, in seconds.
+      url: One of the dataset's own files, requested before a download to test the network; by default, a file of
+        TFDS's.
 
-    Everything is looked up at first use, and raises
+    Everything is looked up at first use, which raises
 
     - ConfigError: TFDS knows no such dataset; there is no such split or leaf.
     - SpecError: no feature of it is numbers of one fixed shape, or its images are of varying size.
     - InstallationError: TFDS, or what it needs to read this dataset, is missing or does not work.
     - DataError: the data is damaged, or stored as tfrecord and TensorFlow is not installed.
-    - Unavailable: the dataset is neither on disk nor to be had.
+    - Unavailable: the dataset is neither on disk nor available for download.
     """
 
     name: str
@@ -100,12 +101,12 @@ class Tfds(TakeFromRead):
         return tuple(notes)
 
     def read(self) -> Arrays:
-        """All records, memory-mapped; decoded first where the cache does not hold them."""
+        """All records: memory-mapped from the cache, and decoded into it first if need be; or decoded into memory."""
         return self._slot.load(self._decode).arrays if self._is_cached else self._decode()[0]
 
     @property
     def in_memory(self) -> Arrays:
-        """The mapped arrays of the cache, where it holds the records."""
+        """The mapped arrays of the cache; empty if the source does not use it."""
         return self._read_once if self._is_cached else {}
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
@@ -146,7 +147,7 @@ class Tfds(TakeFromRead):
         return ImageFormat(height=height, width=width, mode=self.mode, fit=self.fit, background=self.background)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Decode the split where the cache does not hold it; `progress` takes the records done, and all."""
+        """Decode the split into the cache if it is not there, and call `progress(done, total)`, both in records."""
         if self._is_cached:
             self._slot.load(lambda: self._decode(progress))
 
@@ -166,11 +167,11 @@ class Tfds(TakeFromRead):
         return texts
 
     def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The number of the part that each record lies in, and its place in the part."""
+        """The number of the part in which each record lies, and its index there, int64 [count] each."""
         return located(np.cumsum([part.stop - part.start for part in self._parts]), indices)
 
     def whole_labels(self) -> np.ndarray:
-        """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        """The labels of all splits, stored in the cache; see `datamix.sources.base.LabelledSource`."""
         feature = self.leaves["label"] if isinstance(self.leaves, Mapping) else "label"
         labels = replace(self, split="all", leaves={"label": feature}, height=None, width=None, cache=True)
         return labels.read()["label"]
@@ -196,7 +197,7 @@ class Tfds(TakeFromRead):
         """The content of a file that describes the dataset."""
         path = self._directory / name
         with self._damage(path):
-            if path.exists() and not path.is_file():  # such as a pipe, which would be waited for without end
+            if path.exists() and not path.is_file():  # opening a pipe would block
                 raise DamageError("it is no regular file")
             return json.loads(path.read_bytes(), object_hook=object_hook)
 
@@ -221,7 +222,7 @@ class Tfds(TakeFromRead):
         """The place in the cache of the records that this source reads."""
         directory = self._directory
         for path in directory.iterdir():
-            if path.exists() and not path.is_file() and not path.is_dir():  # would be waited for without end
+            if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would block
                 raise self._damaged(path, DamageError("it is no regular file"))
         stats = {path.name: path.stat() for path in sorted(directory.iterdir()) if path.is_file()}
         files = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
@@ -265,14 +266,14 @@ class Tfds(TakeFromRead):
         return {leaf: spec[name] for leaf, name in feature_of.items()}, names, left_out
 
     def _features_of(self, known: Iterable[str]) -> Mapping[str, str]:
-        """The feature of each leaf; by default, of all that are known."""
+        """Leaf name to feature; by default, all known features under their own names."""
         if isinstance(self.leaves, Mapping):
             return self.leaves
         names = known if self.leaves is None else self.leaves
         return {name: name for name in sorted(names)}
 
     def _refuse_image(self, name: str, feature: Any, spec: Spec) -> None:
-        """Refuse to leave out images unasked, as nobody wants it."""
+        """Refuse to leave out images silently, as nobody wants that."""
         import tensorflow_datasets as tfds
 
         if isinstance(feature, tfds.features.Image):
@@ -297,7 +298,7 @@ class Tfds(TakeFromRead):
             return TfdsReader(str(self._directory), self._file_format, self._form)
 
     def _check_features(self) -> None:
-        """Check that a dataset is described with TFDS's features alone: it would import any module that it names."""
+        """Check that a dataset names only features that are known: TFDS would import any module that it names."""
         import tensorflow_datasets as tfds
 
         names: list[str] = []
@@ -326,32 +327,32 @@ class Tfds(TakeFromRead):
             text = f"{self._directory} is stored as {self._file_format}, which TensorFlow alone reads"
             raise DataError(f"{text}, and it is not installed: {install_hint('prepare')}.")
 
-    def _decode(self, tell: Callable[[int, int], None] | None = None) -> tuple[Arrays, dict[str, Any]]:
+    def _decode(self, progress: Callable[[int, int], None] | None = None) -> tuple[Arrays, dict[str, Any]]:
         spec, class_names, left_out = self._described
         arrays = {leaf: np.empty((self.num_records, *of.shape), of.dtype) for leaf, of in spec.items()}
-        # Records have the names of features, of which leaves may have others.
+        # Records are named by features, and leaves may have other names.
         features = {name: arrays[leaf] for leaf, name in self._features_of(spec).items()}
         self._require_reader()
         read = decode if self._file_format in _RANDOM_ACCESS else decode_in_order
-        bar = progress_bar(f"Reading {self.name} {self.split}", self.num_records if tell is None else 0)
+        bar = progress_bar(f"Reading {self.name} {self.split}", self.num_records if progress is None else 0)
         with without_advice(), bar as advance:
             done = 0
             for count in read(self._reader, self._parts, features, self._blamed):
                 advance(count)
                 done += count
-                if tell is not None:
-                    tell(done, self.num_records)
+                if progress is not None:
+                    progress(done, self.num_records)
         arrays = {leaf: features[name] for leaf, name in self._features_of(spec).items()}
         statistics = to_json({leaf: LeafStatistics.of(values) for leaf, values in arrays.items()})
         return arrays, {"class_names": list(class_names), "left_out": list(left_out), "statistics": statistics}
 
     def _blamed(self, part: FilePart) -> contextlib.AbstractContextManager[None]:
-        """Blame what reading a part raises on its file."""
+        """Blame errors in reading a part on its file."""
         return self._damage(Path(self._reader.builder.info.splits[part.split].filepaths[part.shard]))
 
     @contextlib.contextmanager
     def _damage(self, path: Path) -> Iterator[None]:
-        """Turn what reading `path` raises into one line that blames what is to blame."""
+        """Turn errors in reading `path` into errors of one line that blame the data, the installation, or both."""
         try:
             yield
         except ImportError as error:
@@ -378,7 +379,7 @@ def _line(error: BaseException) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether datamix's own code has raised an error unasked, which says nothing of the data."""
+    """Whether datamix's own code has raised an error by mistake, which says nothing about the data."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -387,7 +388,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _fixed_spec(feature: Any) -> LeafSpec | None:
-    """The shape and dtype of a feature of TFDS; None where it is not numbers of one fixed shape."""
+    """The shape and dtype of a feature of TFDS; None if it is not numbers of one fixed shape."""
     tensor = feature.get_tensor_info()  # a dict where the feature is nested
     fixed = not isinstance(tensor, dict) and not tensor.dataset_lvl and None not in (tensor.shape or [])
     if fixed and np.dtype(tensor.np_dtype).kind in "biufc":
@@ -402,16 +403,17 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def _require_tfds() -> None:
-    """Import what reading a dataset takes, before any data is looked at."""
+    """Import what reading a dataset needs, before any data is read."""
     for module in ("tensorflow_datasets", "tensorflow_datasets.core.features", "tensorflow_datasets.core.dataset_info"):
         try:
             importlib.import_module(module)
-        except Exception as error:  # an import runs a library's code, and packages that do not fit raise anything
+        except Exception as error:  # an import runs a library's code; mismatched packages may raise anything
             text = f"{module} cannot be imported ({type(error).__name__}: {_line(error)})"
             raise InstallationError(f"{text}; pip check finds packages that do not fit together.") from error
 
 
 def _registered_in(name: Name, data_dir: Path) -> str:
+    """The module that registers a dataset with TFDS; ConfigError if there is no such dataset or config."""
     _require_tfds()
     import tensorflow_datasets as tfds
 
@@ -433,7 +435,7 @@ def _registered_in(name: Name, data_dir: Path) -> str:
 
 
 def _faults() -> tuple[type[BaseException], ...]:
-    """The errors that reading damaged data raises; protobuf's are a kind of their own, absent until it is loaded."""
+    """The errors that reading damaged data raises; those of protobuf exist only once it is loaded."""
     protobuf = [sys.modules.get(f"google.protobuf.{module}") for module in ("message", "json_format")]
     faults = (OSError, RuntimeError, ValueError, KeyError, IndexError, SyntaxError, EOFError)
     return (*faults, *(module.Error for module in protobuf if module))
