@@ -1,4 +1,4 @@
-"""The digits 0 to 9, a stand-in for MNIST: skeletons in two hands, stroked with a round pen."""
+"""The digits 0 to 9, a stand-in for MNIST: skeletons in two handwritings ("hands"), stroked with a round pen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
     """The digits 0 to 9, light strokes on black.
 
     Args:
-      split: Records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
-      seed: Another seed draws other records.
-      cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      split: The records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
+      seed: The seed of the drawing; another seed draws other records.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     >>> source = digits(split="train[:100]")
     >>> source.num_records, source.class_names[:3], str(source.spec["image"])
@@ -27,9 +27,9 @@ def digits(*, split: str = "train", seed: int = 0, cache_dir: str | None = None)
     return Procedural("digits", names, _draw_digit, grain=0.05, split=split, seed=seed, cache_dir=cache_dir)
 
 
-# Each digit in two hands; a record is written somewhere between the two. Strokes are parted by bars; a stroke is a
-# smooth curve through points "xy" on a grid of ten by ten, x rightwards and y downwards. A stroke that starts where
-# another ends makes a corner; one of no length in one hand, as the bar of a 7, grows towards the other.
+# Each digit in two hands; a record is written somewhere between the two. Bars separate strokes; a stroke is a smooth
+# curve through points "xy" on a grid of ten by ten, x rightwards and y downwards. A stroke that starts where another
+# ends makes a corner; one that has no length in one hand, such as the bar of a 7, grows towards the other.
 _HANDS = (
     ("50 21 04 17 49 78 95 82 50", "60 30 13 16 39 68 86 83 50"),
     ("50 54 49 | 50 50 | 49 49", "50 54 59 | 50 23 | 29 89"),
@@ -62,26 +62,26 @@ def _dabs(digit: int) -> np.ndarray:
 
 
 def _draw_digit(digit: int, vary: Vary) -> np.ndarray:
-    def each(low: float, high: float) -> np.ndarray:
+    def uniform(low: float, high: float) -> np.ndarray:
         return vary(low, high)[:, None]
 
-    one, other = _dabs(digit)[:, :, None]
-    x, y, length = one + each(0, 1) * (other - one)  # [records, dabs] each
+    first, second = _dabs(digit)[:, :, None]
+    x, y, length = first + uniform(0, 1) * (second - first)  # [records, dabs] each
     # An unsteady hand bends the paper, not the stroke, so that strokes which meet still do.
-    x = x + each(-0.1, 0.1) * np.sin(each(3, 7) * y + each(0, 6.3))
-    y = y + each(-0.1, 0.1) * np.sin(each(3, 7) * x + each(0, 6.3))
-    rotation, slant = each(-0.25, 0.25), each(-0.15, 0.4)
-    x, y = each(9, 16) * x, each(15, 20) * y
-    x, y = x - (rotation + slant) * y + each(11.5, 15.5), y + rotation * x + each(11.5, 15.5)
-    # A dab of a round pen is a bell in x times a bell in y: the sum over dabs is one matrix product a record.
-    pen = each(0.75, 1.35)
+    x = x + uniform(-0.1, 0.1) * np.sin(uniform(3, 7) * y + uniform(0, 6.3))
+    y = y + uniform(-0.1, 0.1) * np.sin(uniform(3, 7) * x + uniform(0, 6.3))
+    rotation, slant = uniform(-0.25, 0.25), uniform(-0.15, 0.4)
+    x, y = uniform(9, 16) * x, uniform(15, 20) * y
+    x, y = x - (rotation + slant) * y + uniform(11.5, 15.5), y + rotation * x + uniform(11.5, 15.5)
+    # A dab of a round pen is a bell in x times a bell in y: the sum over dabs is one matrix product per record.
+    pen = uniform(0.75, 1.35)
     bells = (GRID / pen)[:, None] - (np.stack([x, y]) / pen)[..., None]
     np.square(bells, out=bells)
     bells *= -0.5
     np.exp(np.maximum(bells, -30, out=bells), out=bells)  # floored: subnormal numbers are slow to multiply
     across, down = bells
-    down *= (each(8, 12) * length / pen)[..., None]
+    down *= (uniform(8, 12) * length / pen)[..., None]
     ink: np.ndarray = down.swapaxes(1, 2) @ across
     np.minimum(ink, 1, out=ink)
-    ink *= each(0.75, 1)[..., None]
+    ink *= uniform(0.75, 1)[..., None]
     return ink

@@ -1,4 +1,4 @@
-"""Ten garments, a stand-in for Fashion-MNIST: a function each, which fills spans of a `_View` from front or side."""
+"""Ten garments, a stand-in for Fashion-MNIST. A function draws each one: it fills spans of a view of front or side."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def garments(*, split: str = "train", seed: int = 0, cache_dir: str | None = Non
     """Ten garments, from T-shirt/top to Ankle boot, light on black.
 
     Args:
-      split: Records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
-      seed: Another seed draws other records.
-      cache_dir: Where many records are kept once drawn; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
+      split: The records to read, in TFDS's syntax; train holds 20,000 and test 4,000.
+      seed: The seed of the drawing; another seed draws other records.
+      cache_dir: The directory of the cache; by default $XDG_CACHE_HOME/datamix, else ~/.cache/datamix.
 
     >>> source = garments(split="test[:100]")
     >>> source.num_records, source.class_names[:3], source.class_names[-1]
@@ -36,7 +36,7 @@ _Knot = tuple[_Number, _Number] | tuple[_Number, _Number, _Number]
 
 @dataclass(frozen=True)
 class _View:
-    """Pictures' own coordinates, in nominal pixels: garments are drawn at one size, upright and centred.
+    """The coordinates of pictures, in nominal pixels: garments are drawn at one size, upright and centred.
 
     Attributes:
       along: The axis along which a garment is outlined, from top to bottom or from toe to heel, shape [records, 28].
@@ -48,7 +48,7 @@ class _View:
 
     @classmethod
     def front(cls, vary: Vary) -> _View:
-        """Rows from the top, and distances from an upright axis: what is told of one side appears on both."""
+        """Rows from the top, and distances from an upright axis: shapes appear on both sides of it."""
         along = (GRID - _CENTRE + vary(-1.2, 1.2)[:, None]) * vary(0.98, 1.15)[:, None] + _CENTRE
         axis = _CENTRE + vary(-1, 1)[:, None] + vary(-0.06, 0.06)[:, None] * (along - _CENTRE)
         return cls(along, np.abs(GRID - axis[:, :, None]) * vary(0.95, 1.15)[:, None, None])
@@ -61,15 +61,20 @@ class _View:
         return cls(along, (GRID + down[:, :, None]) * vary(0.95, 1.1)[:, None, None])
 
     def fill(self, *knots: _Knot) -> np.ndarray:
-        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`."""
+        """The part of each pixel that a shape covers, 0 to 1, shape of `aside`.
+
+        Args:
+          knots: Points from the first to the last along the axis, as (along, far edge) or (along, near edge, far edge);
+            edges are straight between knots.
+        """
         table = np.empty((len(knots[0]), len(knots), len(self.along), 1), np.float32)
         for index, knot in enumerate(knots):
             for number, row in zip(knot, table[:, index, :, 0], strict=True):
                 row[:] = number
         at, *edges = table
-        # How far each line has gone along each stretch between knots: an edge is its start plus the stretches' rises.
-        gone = np.clip((self.along - at[:-1]) / np.maximum(np.diff(at, axis=0), 1e-3), 0, 1)
-        *near, far = (edge[0] + np.sum(gone * np.diff(edge, axis=0), axis=0) for edge in edges)
+        # The share of each stretch between knots that lies before each line: an edge is its start plus these rises.
+        passed = np.clip((self.along - at[:-1]) / np.maximum(np.diff(at, axis=0), 1e-3), 0, 1)
+        *near, far = (edge[0] + np.sum(passed * np.diff(edge, axis=0), axis=0) for edge in edges)
         cover: np.ndarray = (far + 0.5)[:, :, None] - self.aside
         if near:
             np.minimum(cover, self.aside - (near[0] - 0.5)[:, :, None], out=cover)
@@ -84,7 +89,7 @@ def _times(part: np.ndarray, factor: _Number) -> np.ndarray:
 
 
 def _darken(tone: np.ndarray, mark: np.ndarray, strength: _Number) -> None:
-    """Take this share of the light away where the mark is, in place; a strength below 0 adds light."""
+    """Remove this share of the light where the mark is, in place; a strength below 0 adds light."""
     light = _times(mark, -strength)
     light += 1
     tone *= light
@@ -103,7 +108,7 @@ def _torso(view: _View, vary: Vary, hem: np.ndarray, chest: np.ndarray, neck: np
 
 
 def _sleeves(view: _View, vary: Vary, long: _Number) -> np.ndarray:
-    """Both sleeves, in a tone of their own: short where `long` is 0 and down to the hem where it is 1."""
+    """Both sleeves, in a tone of their own: short if `long` is 0, and down to the hem if it is 1."""
 
     def cut(short: _Number, full: _Number) -> _Number:
         return short + (full - short) * long
@@ -163,7 +168,7 @@ def _coat(vary: Vary) -> np.ndarray:
 def _sandal(vary: Vary) -> np.ndarray:
     view = _View.side(vary)
     heel, thick, wide, rise = vary(0, 5), vary(1, 2.2), vary(1.3, 2.4), vary(3, 5.5)
-    bed = 22 - heel  # of the foot, at the heel
+    bed = 22 - heel  # the row of the footbed at the heel
     sole = view.fill((1, 22, 22 + thick), (10, 22, 22.5 + thick), (19, bed, bed + thick), (26, bed, bed + thick + 1))
     block = view.fill((vary(20, 24), bed, 23 + thick), (26, bed, 23 + thick))
     end, top, ankle = vary(8, 12), 22 - rise, bed - vary(5, 8)

@@ -1,7 +1,7 @@
 """The base of datasets drawn by code: labels, rows of uniform numbers, grain and chunks, and a cache.
 
-A record is drawn from a row of uniform numbers that depends on the seed, the source, the split and the record's place
-in the split alone, so a slice holds the same records as the whole.
+A record is drawn from a row of uniform numbers that depends only on the seed, the source, the split and the record's
+place in the split, so a slice holds the same records as the whole.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ GRID = np.arange(SIDE, dtype=np.float32)
 """Coordinates of a picture's rows, and of its columns."""
 
 _SIZES = {"train": 20_000, "test": 4_000}
-_NUM_UNIFORMS = 40  # per record: more than any class takes, so that one can take another and leave the rest as it is
-_KEPT_FROM = 5_000  # records, which take 0.1 s to draw
+_NUM_UNIFORMS = 40  # per record: more than any class uses, so that one more in a class does not change the others
+_KEPT_FROM = 5_000  # records, which take 0.1 s to draw; from this many on, the cache stores them
 _CHUNK_RECORDS = 128  # a chunk's pictures, 400 kB in float32, stay in the processor's cache
 
 
 class Vary:
-    """Hands out the columns of a table of uniforms, one a call, so that a drawing names each of its ranges in place."""
+    """Hands out the columns of a table of uniform numbers, one per call; a drawing says the range at each use."""
 
     def __init__(self, uniforms: np.ndarray) -> None:
         self._columns: Iterator[np.ndarray] = iter(uniforms.T)
@@ -50,13 +50,13 @@ class Vary:
 
 @dataclass(frozen=True)
 class Procedural(TakeFromRead):
-    """A source whose records are drawn when they are read; many of them are kept in the cache.
+    """A source whose records are drawn when they are read; the cache stores 5,000 or more of them.
 
     Attributes:
       name: The name of the source, on which the pictures depend.
       class_names: The name of each label, by label.
-      draw: Makes pictures of a label and the numbers to vary it by: float32, shape [records, 28, 28], black at 0 and
-        white at 1.
+      draw: Makes pictures of a label, varied by random numbers: float32, shape [records, 28, 28], black at 0 and white
+        at 1.
       grain: The noise of the roughest picture, as a share of its light.
       split: The records to read, in TFDS's syntax.
       seed: The seed of the drawing; another one draws other records.
@@ -95,7 +95,8 @@ class Procedural(TakeFromRead):
         place = CachePlace(
             cache_dir=cache_directory(self.cache_dir),
             name=f"{self.name}-{self.split}",
-            # Of the key, not the fingerprint: two environments that share a cache would make each other's entry stale.
+            # Code and NumPy are in the key, not the fingerprint, so that two environments that share a cache do not
+            # keep making each other's entry stale.
             key={
                 "drawn": self.name,
                 "records": self._ranges(),
@@ -115,7 +116,7 @@ class Procedural(TakeFromRead):
             part = slice(done, done + stop - start)
             order = self._generator(split, "label").permutation(_SIZES[split])
             label[part] = order[start:stop] % len(self.class_names)
-            # Filled row by row, so a shorter table is the head of a longer one: a record's row is its own.
+            # Filled row by row, so a shorter table is the head of a longer one, and rows do not depend on the slice.
             uniforms = self._generator(split, "image").random((stop, _NUM_UNIFORMS), np.float32)[start:]
             self._draw_all(image[part, :, :, 0], label[part], uniforms)
             done = part.stop
@@ -140,7 +141,7 @@ class Procedural(TakeFromRead):
 
 @functools.cache
 def _grain_sheet() -> np.ndarray:
-    # One sheet for all: a picture's grain is a window on it at a place of its own, far cheaper than noise of its own.
+    # One sheet for all pictures: each takes a window at its own place, which is far cheaper than its own noise.
     noise = np.random.Generator(np.random.Philox(key=28)).standard_normal(1 << 16, np.float32)
     return np.lib.stride_tricks.sliding_window_view(np.clip(noise, -3, 3), SIDE * SIDE)
 
