@@ -1,4 +1,4 @@
-"""Sources of records: files, TFDS, code that draws them, Python objects; `base` has the contract of a source."""
+"""Sources of records: files, TFDS, code that draws them, Python objects. `base` defines the contract of a source."""
 
 from __future__ import annotations
 

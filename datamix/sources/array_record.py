@@ -23,8 +23,8 @@ from datamix.sources.splits import located, sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _SETTINGS = ("column", "dtype", "shape")  # of a leaf
-_OPEN_FILES = 256  # at most; a process may often have no more than 1,024
-# How files of images begin: JPEG, PNG, GIF, BMP, TIFF, WebP.
+_OPEN_FILES = 256  # at most; many systems allow a process no more than 1,024
+# The first bytes of image files: JPEG, PNG, GIF, BMP, TIFF, WebP.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 
 
@@ -40,20 +40,20 @@ def array_record(
     split: str = "train",
     cache_dir: str | None = None,
 ) -> Sliced:
-    """Records in ArrayRecord files, any of which is read by itself.
+    """Records in ArrayRecord files, with random access.
 
-    A `tf.train.Example` has columns: lists of int64 or of float32, where one number is a scalar leaf, or bytes, which
-    are encoded images. The first record says what a column is, and all others are like it.
+    A `tf.train.Example` has columns: lists of int64 or float32, where a single number becomes a scalar leaf, or bytes,
+    which are encoded images. The first record determines what each column is; all others must match it.
 
-    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+    `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
-      path: A file, a folder, a glob or a list of them; or these by split, see `files_of`.
-      leaves: Leaf name to the name of a column, or to a group of `column`, `dtype` and `shape`: bytes that are an array
-        need all three, lists may have another `shape` and `dtype`, and without `column` it is the whole record that is
-        an array. By default all columns of numbers and images; `notes` names the others.
-      split: TFDS's syntax.
-      cache_dir: The directory of the cache, which keeps the labels.
+      path: A file, a folder, a glob or a list of them; or a mapping from splits to these, see `files_of`.
+      leaves: Leaf name to the name of a column, or to a mapping with `column`, `dtype` and `shape`. Bytes that hold an
+        array need all three, lists may be given another `shape` and `dtype`, and without `column`, the whole record is
+        one array. By default, all columns of numbers and images; `notes` names the others.
+      split: The records to read, in TFDS's syntax.
+      cache_dir: The directory of the cache, which stores the labels.
     """
     splits = files_of(path, suffixes=[".array_record", ".arrayrecord"])
     files = _Files([file for of_split in splits.values() for file in of_split])
@@ -102,7 +102,7 @@ class ArrayRecord:
         return [self.files.place(record) for record in indices.tolist()]
 
     def whole_labels(self) -> np.ndarray:
-        """The labels of all splits, kept in the cache; see `datamix.sources.base.LabelledSource`."""
+        """The labels of all splits, stored in the cache; see `datamix.sources.base.LabelledSource`."""
         spec, column = self.spec["label"], self.columns["label"]
         place = CachePlace(
             cache_dir=self.cache_dir,
@@ -135,14 +135,14 @@ class ArrayRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """What a leaf is made of: a column, or the whole record where the name is None."""
+    """How a leaf is made: of the column `name`, or of the whole record if that is None; images have no `spec`."""
 
     leaf: str
     name: str | None
     spec: LeafSpec | None
 
     def values(self, record: bytes, example: Mapping[str, Any]) -> Any:
-        """The numbers in a record, of the shape and dtype of the spec, or the bytes of an image."""
+        """The leaf of a record: numbers with the shape and dtype of the spec, or the bytes of an image."""
         content: Any = record if self.name is None else _content(example.get(self.name))
         if content is None or (self.spec is None and not isinstance(content, bytes)):
             raise DataError(f"column {self.name!r} of leaf {self.leaf!r} is not there, or of another kind")
@@ -196,7 +196,7 @@ def _columns(
 
 
 def _spec(dtype: object, shape: object, key: str) -> LeafSpec:
-    """The spec that the settings of a leaf give."""
+    """The spec that the settings of a leaf define."""
     if not isinstance(shape, Sequence) or not all(isinstance(length, int) and length > 0 for length in shape):
         raise ConfigError("it is a list of lengths, such as [28, 28, 1]", key=f"{key}.shape", value=shape)
     try:
@@ -224,7 +224,7 @@ def _example(record: bytes) -> Mapping[str, Any]:
 
 
 def _content(feature: Any) -> np.ndarray | bytes | None:
-    """What a column holds: numbers, shape [length], or one value of bytes; None where it is neither."""
+    """The content of a column: numbers, shape [length], or a single value of bytes; None if it is neither."""
     if feature is None or feature.WhichOneof("kind") == "bytes_list":
         return bytes(feature.bytes_list.value[0]) if feature and len(feature.bytes_list.value) == 1 else None
     numbers = feature.int64_list.value or feature.float_list.value
@@ -232,11 +232,11 @@ def _content(feature: Any) -> np.ndarray | bytes | None:
 
 
 class _Files:
-    """ArrayRecord files, whose records are numbered through."""
+    """ArrayRecord files, whose records are numbered consecutively."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        # A reader that is forgotten is closed when no thread reads from it any more.
+        # A reader that leaves this cache is closed once no thread reads from it any more.
         self._reader = lru_cache(_OPEN_FILES)(partial(_opened, self.paths))
         self.counts = np.array([self._reader(number).num_records() for number in range(len(paths))], np.int64)
         self._ends = np.cumsum(self.counts)
@@ -259,7 +259,7 @@ class _Files:
             try:
                 parts = reader.read(within[rows].tolist())
             except RuntimeError as error:
-                if len(records) > 1:  # one of them
+                if len(records) > 1:  # find the damaged one
                     return [self.read(record)[0] for record in records[:, np.newaxis]]
                 raise _damaged(self.place(int(records[0])), error) from error
             for row, content in zip(rows.tolist(), parts, strict=True):
@@ -268,13 +268,13 @@ class _Files:
 
 
 def _opened(paths: Sequence[Path], number: int) -> Any:
-    """The reader of a file, which several threads may use."""
+    """Open a file; several threads may use the reader at once."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    # Without reading ahead: records are asked for in any order.
+    # No reading ahead, since records are read in any order.
     options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 1 << 15}
     reader = ArrayRecordReader(str(paths[number]), **options)
-    if not reader.ok():  # it says why only when it is read, and that it has no records
+    if not reader.ok():  # it gives the reason only on reading; else it merely seems to be empty
         try:
             reader.read([0])
         except RuntimeError as error:

@@ -24,9 +24,9 @@ from datamix.spec import Arrays, LeafSpec, Spec, spec_of
 _Header = tuple[tuple[int, ...], np.dtype]
 _Place = tuple[Path, str | None]
 
-# What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or packed in an unknown way.
+# What NumPy and zipfile raise on a damaged file; RuntimeError on one that is encrypted or compressed in an unknown way.
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-# The split in the name of an array, others that may stand there, and the leaves that Keras's names stand for.
+# The split in the name of an array, the splits that may take its place, and the leaves that Keras's names mean.
 _TRAIN = re.compile(r"(?<![A-Za-z])train(?![A-Za-z])")
 _OTHER_SPLITS = ("test", "val", "valid", "validation", "dev", "eval")
 _LEAVES = {"x": "image", "images": "image", "y": "label", "labels": "label"}
@@ -41,15 +41,16 @@ def arrays(
 ) -> Sliced:
     """Arrays in files, all of the same length along their first axis.
 
-    The one split is called `train`, unless the names of the arrays say otherwise: `leaves: {image: x_train}` is the
-    split `train` of a file that has `x_test` as well, whose split `test` is read from there.
+    All records are the split `train`, unless the names of the arrays contain splits: with `leaves: {image: x_train}`, a
+    file that also has `x_test` has a split `test`, which is read from there.
 
     Args:
       path: An `.npz` file.
-      files: Instead, an `.npy` file for each leaf.
-      leaves: Leaf name to the name of the array in the `.npz` file. By default all its arrays, under their names; where
-        all are called after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` and `label`.
-      split: TFDS's syntax.
+      files: Instead of `path`, an `.npy` file for each leaf.
+      leaves: Leaf name to the name of an array in the `.npz` file. By default, all its arrays under their own names; if
+        all are named after splits, as `x_train`, `y_train`, `x_test` and `y_test` are, `image` (`features` if its
+        records are vectors) and `label`.
+      split: The records to read, in TFDS's syntax.
     """
     if (path is None) == (files is None):
         raise ConfigError("an arrays source takes either path, an .npz file, or files, an .npy file for each leaf.")
@@ -76,9 +77,9 @@ def arrays(
         for name, each in _by_split(chosen, names).items()
     }
     sizes = {name: each.num_records for name, each in splits.items()}
-    asked = {part.partition("[")[0].strip() for part in split.split("+")}
-    if len(asked) == 1 and asked <= sizes.keys():  # of which no copy is needed
-        sizes = {name: size for name, size in sizes.items() if name in asked}
+    used = {part.partition("[")[0].strip() for part in split.split("+")}
+    if len(used) == 1 and used <= sizes.keys():  # one split alone needs no copy
+        sizes = {name: size for name, size in sizes.items() if name in used}
     source = splits[next(iter(sizes))] if len(sizes) == 1 else _joined(list(splits.values()))
     label = source.spec.get("label")
     read = ", ".join(f"{name} as {leaf}" for leaf, name in chosen.items())
@@ -91,14 +92,14 @@ def arrays(
 def _class_names(archive: Path, names: Sequence[str], leaves: Mapping[str, str] | None) -> tuple[str, ...]:
     if "class_names" not in names or "class_names" in (leaves or {}).values():
         return ()
-    with contextlib.suppress(DataError):  # Python objects: if they are a leaf, that is said there
+    with contextlib.suppress(DataError):  # Python objects: as a leaf, they are refused later
         text = load_array(archive, "class_names")
         return tuple(text.tolist()) if text.ndim == 1 and text.dtype.kind == "U" else ()
     return ()
 
 
 def _keras_leaves(archive: Path, names: Sequence[str]) -> dict[str, str] | None:
-    """The array of each leaf in the split `train`; None where arrays are called after something else than splits."""
+    """The array of each leaf in the split `train`; None if some arrays are not named after splits."""
     leaves = {}
     for name in [name for name in names if _TRAIN.search(name)]:
         leaf = _TRAIN.sub("", name).strip("_")
@@ -109,13 +110,13 @@ def _keras_leaves(archive: Path, names: Sequence[str]) -> dict[str, str] | None:
 
 
 def _by_split(leaves: Mapping[str, str], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The array of each leaf, by split: beside `train` those for which every name that says train has a counterpart."""
+    """The array of each leaf, by split: `train`, and the splits in which every array of `train` has a counterpart."""
     splits = {"train": dict(leaves)}
     if leaves and all(_TRAIN.search(name) for name in leaves.values()):
         for split in _OTHER_SPLITS:
-            others = {leaf: _TRAIN.sub(split, name) for leaf, name in leaves.items()}
-            if all(name in names for name in others.values()):
-                splits[split] = others
+            counterparts = {leaf: _TRAIN.sub(split, name) for leaf, name in leaves.items()}
+            if all(name in names for name in counterparts.values()):
+                splits[split] = counterparts
     return splits
 
 
@@ -132,7 +133,7 @@ def _joined(parts: Sequence[ArrayFiles]) -> ArrayFiles:
 
 
 def _array_files(what: str, where: Mapping[str, _Place]) -> ArrayFiles:
-    """The records of some arrays."""
+    """The records of arrays in files, given the place of each leaf."""
     headers = {leaf: _header_of(*place) for leaf, place in where.items()}
     length = _common_length({leaf: shape for leaf, (shape, _) in headers.items()}, f"{what}: ")
     spec = {leaf: LeafSpec(tuple(shape[1:]), str(dtype)) for leaf, (shape, dtype) in headers.items()}
@@ -153,8 +154,8 @@ class ArrayFiles(TakeFromRead):
     """The records of array files.
 
     Attributes:
-      where: The file of each leaf, and the name of its array in an `.npz` file; several, if one goes on in another.
-      labels: Where the labels of the whole dataset lie, if these are not all.
+      where: The file of each leaf, and the name of its array in an `.npz` file; several if the array is in pieces.
+      labels: Where the labels of the whole dataset lie, if this is only a part of it.
     """
 
     where: Mapping[str, Sequence[_Place]]
@@ -183,7 +184,11 @@ def _load_all(places: Sequence[_Place]) -> np.ndarray:
 
 
 def load_array(path: Path, name: str | None = None) -> np.ndarray:
-    """The array of an `.npy` file, memory-mapped, or one of an `.npz` file."""
+    """Load the array of an `.npy` file, memory-mapped, or one array of an `.npz` file.
+
+    Raises:
+      DataError: The file is missing or damaged, or the array holds Python objects.
+    """
     try:
         if name is None:
             whole: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -246,9 +251,9 @@ def _header(file: IO[bytes]) -> _Header:
 
 @contextlib.contextmanager
 def _explained(path: Path, kind: str) -> Iterator[None]:
-    """Say of a file that is missing or damaged that it is."""
+    """Raise a DataError that explains what is wrong with a file that is missing or damaged."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise DataError(f"{path} is no file.")
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Tables in Arrow's own form: in memory, in files, and in a `datasets.Dataset` of Hugging Face."""
+"""Arrow tables: in memory, in files of Arrow's own formats, and in Hugging Face's `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from datamix.sources.columns import open_columns, reading
 from datamix.sources.sliced import Sliced
 
-_GROUP_ROWS = 1000  # of a dataset in Python, as files of `save_to_disk` have
+_GROUP_ROWS = 1000  # in a group of a `datasets.Dataset`, as in files of `save_to_disk`
 
 
 def tabular(data: Any) -> Sliced | None:
-    """The columns of a `datasets.Dataset` or a `pyarrow.Table`; its images keep their size, which is that of all.
+    """The columns of a `datasets.Dataset` or a `pyarrow.Table`; images keep their size, which all must share.
 
     Returns:
-      A source; None for anything else, and for a dataset whose records are made as they are read, by `set_transform`.
+      A source; None for anything else, and for a dataset with a `set_transform`, which makes records as they are read.
 
     >>> import pyarrow
     >>> source = tabular(pyarrow.table({"age": [41, 7], "name": ["Ada", "Bo"]}))
@@ -32,7 +32,7 @@ def tabular(data: Any) -> Sliced | None:
 
 
 class ArrowTable:
-    """A table in memory, whose pieces are the groups of rows; see `datamix.sources.columns.Part`."""
+    """A table in memory, whose record batches are its groups of rows; see `datamix.sources.columns.Part`."""
 
     def __init__(self, name: str, table: Any) -> None:
         self.name, self.schema = name, table.schema
@@ -40,7 +40,7 @@ class ArrowTable:
         self.rows = [batch.num_rows for batch in self._batches]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """A damaged batch could lead anywhere in memory, and is refused."""
+        """Read some columns of a group. It is validated, since a damaged one could point anywhere in memory."""
         batch = self._batches[group].select(columns)
         batch.validate(full=True)
         return batch
@@ -77,6 +77,6 @@ class _Dataset:
         return self._data.select_columns(list(columns))[group * _GROUP_ROWS : (group + 1) * _GROUP_ROWS]
 
     def missing(self, column: str) -> int:
-        """It is not known where indices choose among the rows."""
+        """The number of missing values; 0 if indices choose among the rows, since it is then unknown."""
         table = self._data.data
         return int(table.column(column).null_count) if table.num_rows == len(self._data) else 0

@@ -1,4 +1,4 @@
-"""The contract of a source: a number of records of one spec, handed out by their indices."""
+"""The contract of a source: records of one spec, read by their indices."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from datamix.spec import Arrays, Spec, bytes_of
 _CHUNK_BYTES, _CHUNK_RECORDS = 2**22, 1024
 
 
-class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a stand-in may take its place
-    """The dataset is neither on disk nor to be had; a stand-in may take its place."""
+class Unavailable(DataError):  # noqa: N818 - it names the state of the data, which a stand-in may replace
+    """Raised when a dataset is neither on disk nor available for download; a stand-in may take its place.
+
+    Attributes:
+      tried: What was tried and why it failed, without the advice in the message.
+    """
 
     def __init__(self, message: str, tried: str) -> None:
         super().__init__(message)
@@ -28,19 +32,23 @@ class Unavailable(DataError):  # noqa: N818 - it says what the data is, and a st
 class Source(Protocol):
     """The records of one dataset. Everything but the records is known without reading them.
 
-    A source may have a method `read()` as well, see `ReadableSource`, and `whole_labels()`, see `LabelledSource`. Where
-    its classes have no names, it may say their number as `num_classes`. It may say where records lie, a text for each,
-    by `places(indices)`; hand out statistics of all its records that it has kept, by `statistics()`; and do ahead what
-    its first use would do, by `prepare(progress)`, where `progress` takes how much is done, of how much. Where its
-    records are of tokens, it may say how many each has, by `lengths()`, and as `tokenizer_digest` what made them. Where
-    records lie one after the other in memory or mapped files, `in_memory` may give these arrays, by leaf; a CPU then
-    reads them there.
+    A source may have other members as well:
+
+    - `read()`: all records at once; see `ReadableSource`.
+    - `whole_labels()`: the labels of its whole dataset; see `LabelledSource`.
+    - `num_classes`: the number of classes, if they have no names.
+    - `places(indices)`: where records lie, one text each.
+    - `statistics()`: stored statistics of all its records.
+    - `prepare(progress)`: does in advance what the first use would do, and calls `progress(done, total)`.
+    - `lengths()` and `tokenizer_digest`: the number of tokens in each record, and what identifies their tokenizer.
+    - `in_memory`: its arrays, by leaf, if records lie one after the other in memory or in mapped files; a CPU then
+      reads them there.
 
     Attributes:
       provenance: The kind of place where the records come from: "tfds", "arrays", "procedural", …
       num_records: The number of records.
       spec: The shape and dtype of each leaf of one record.
-      class_names: The name of each label, by label; empty where classes have no names.
+      class_names: The name of each label, by label; empty if classes have no names.
     """
 
     @property
@@ -53,17 +61,16 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """Write some records into arrays. Several threads may ask at once, each with arrays of its own.
+        """Write some records into arrays. Several threads may call this at once, each with its own arrays.
 
         Args:
-          indices: The records, int64 [count], each at least 0 and less than `num_records`, in any order; the same
-            record may be asked for several times.
-          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], of the dtype in `spec`. It may hold
-            some of the leaves alone, where the others are not needed; a source that then raises KeyError is asked for
-            all.
+          indices: The numbers of the records, int64 [count], each at least 0 and less than `num_records`, in any order;
+            numbers may be repeated.
+          out: The arrays to fill: leaf name to array, shape [count, *leaf shape], with the dtype in `spec`. It may hold
+            only the leaves that are needed; a source that then raises KeyError is called again with all of them.
 
         Raises:
-          DataError: A record cannot be read, or is not of the spec.
+          DataError: A record cannot be read, or does not match the spec.
         """
         ...
 
@@ -87,7 +94,7 @@ class LabelledSource(Source, Protocol):
 
 
 class TakeFromRead:
-    """A base class for sources with a `read()`: their `take` looks records up in what it returned the first time."""
+    """A base class for sources with `read()`: `take` looks records up in the arrays that its first call returned."""
 
     def read(self) -> Arrays:
         """All records: leaf name to array, shape [num_records, *leaf shape]; may be memory-mapped."""
@@ -108,12 +115,12 @@ class TakeFromRead:
 
 
 class PartOfSource:
-    """A base class for some records of a source, or all of them: what follows from which ones they are."""
+    """A base class for views of some or all records of another source, from which its members are derived."""
 
     source: Source
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
-        """The indices of records of the part in the whole source."""
+        """The indices in the whole source of some records of this part."""
         return indices
 
     @property
@@ -134,18 +141,18 @@ class PartOfSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes of the source, a sentence each."""
+        """The notes on the source, one sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
     def places(self) -> Callable[[np.ndarray], list[str]] | None:
-        """What says where records lie, a text for each, by their indices, int64 [count]; None if nothing does."""
+        """A function from indices, int64 [count], to texts that say where the records lie; None if there is none."""
         places = getattr(self.source, "places", None)
         return None if places is None else lambda indices: places(self._of_whole(indices))
 
     @property
     def prepare(self) -> Callable[[Callable[[int, int], None]], None] | None:
-        """What does ahead what the first use would do, if the source has it."""
+        """A function that does in advance what the first use would do; None if the source has none."""
         return getattr(self.source, "prepare", None)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
@@ -154,12 +161,12 @@ class PartOfSource:
 
 
 def reads_whole(source: Source) -> bool:
-    """Whether a source hands out all its records at once; one that is part of another says it of that one."""
+    """Whether a source reads all its records at once; for a part of a source, whether the whole source does."""
     return isinstance(source, ReadableSource) and getattr(source, "reads_whole", True)
 
 
 def read_all(source: Source, count: int | None = None) -> Arrays:
-    """All records, or the first ones: by `read()` where the source has it, otherwise by `take`, chunk by chunk."""
+    """Read all records, or the first `count`: by `read()` if the source has it, otherwise by `take`, chunk by chunk."""
     count = source.num_records if count is None else count
     if isinstance(source, ReadableSource) and reads_whole(source):
         arrays = source.read()
@@ -168,7 +175,7 @@ def read_all(source: Source, count: int | None = None) -> Arrays:
 
 
 def taken(source: Source, indices: np.ndarray) -> Arrays:
-    """Some records of a source, by their indices, int64 [count]: leaf name to array, shape [count, *leaf shape]."""
+    """Take records of a source by their indices, int64 [count]: leaf name to array, shape [count, *leaf shape]."""
     out = {leaf: np.empty((len(indices), *part.shape), part.dtype) for leaf, part in source.spec.items()}
     source.take(indices, out)
     return out
@@ -184,9 +191,9 @@ def take_all(source: Source, count: int) -> Arrays:
 
 
 def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray:
-    """One leaf of the first records of a source, shape [count, *leaf shape].
+    """Read one leaf of the first records of a source, shape [count, *leaf shape].
 
-    Of a source without a `read()`, the other leaves are not asked for.
+    A source without `read()` is asked for this leaf only.
     """
     count = source.num_records if count is None else count
     if reads_whole(source):
@@ -197,17 +204,17 @@ def read_leaf(source: Source, leaf: str, count: int | None = None) -> np.ndarray
         out = {leaf: values[start:][: len(indices)]}
         try:
             source.take(indices, out)
-        except KeyError:  # of the user's, which knows of all leaves alone
+        except KeyError:  # a user's source may need arrays for all leaves
             out[leaf][...] = taken(source, indices)[leaf]
     return values
 
 
 def chunks_of(source: Source, count: int | None = None) -> Iterator[tuple[int, Arrays]]:
-    """The first records of a source in chunks that fit into a processor's cache.
+    """Read the first records of a source in chunks that fit into a processor's cache.
 
     Yields:
-      The number of the chunk's first record, and its records, leaf name to array, shape [chunk, *leaf shape]; the next
-      chunk overwrites them.
+      The index of the chunk's first record, and the chunk: leaf name to array, shape [records, *leaf shape]. The next
+      chunk may overwrite it.
     """
     size = max(1, _CHUNK_BYTES // max(bytes_of(source.spec), 1))
     if reads_whole(source):
@@ -246,7 +253,7 @@ def take_rows(arrays: Arrays, indices: np.ndarray, out: Arrays) -> None:
         if not 0 <= low <= high < len(values):
             raise IndexError(f"records {low} to {high} are asked for, of {len(values)}")
         before_read(values, len(indices), high - low + 1)
-        # NumPy fills `rows` through a buffer where it checks the indices itself.
+        # Indices are checked above: with mode="raise", NumPy would fill `rows` through a buffer.
         np.take(values, indices, axis=0, out=rows, mode="clip")
         after_read(values, len(indices))
 

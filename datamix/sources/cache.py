@@ -25,37 +25,37 @@ from datamix.errors import expanded
 from datamix.spec import Arrays, LeafSpec
 
 FORMAT = 2
-"""The version of what an entry holds; those of other versions have names of their own, and stay where they are."""
+"""The version of the content of entries; entries of other versions have other names, and are left alone."""
 _META = "meta.json"
-# The end of the names of an entry, of what is left of one whose writing was cut short, and of the lock of one.
-_OWN = re.compile(r"-[0-9a-f]{16}(?P<more>\.[0-9a-f]{8}\.tmp|\.lock)?$")
-_LONGEST = 100  # characters of a name; that of a file may have 255 bytes, some of which are for the rest
+# How the names of entries end, of the remains of an interrupted write, and of locks.
+_ENDING = re.compile(r"-[0-9a-f]{16}(?P<more>\.[0-9a-f]{8}\.tmp|\.lock)?$")
+_LONGEST = 100  # characters of a name; file names may have 255 bytes, some of which the digest and endings need
 _log = logging.getLogger(__name__)
 
 
 def cache_directory(path: str | None) -> Path:
-    """The cache at a path, or the default one: `$XDG_CACHE_HOME/datamix`, or `~/.cache/datamix`."""
+    """The directory of the cache: `path`, by default `$XDG_CACHE_HOME/datamix`, else `~/.cache/datamix`."""
     return expanded(path) if path else expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "datamix"
 
 
 def is_of_cache(path: Path) -> bool:
-    """Whether a file or folder is one that the cache has made, wherever its directory lies."""
-    match = _OWN.search(path.name)
+    """Whether the cache has made this file or folder, in whatever directory."""
+    match = _ENDING.search(path.name)
     return match is not None and (match["more"] is not None or (path / _META).is_file())
 
 
 def stamp(status: os.stat_result) -> list[int]:
-    """What of a file changes when it is written again: its size, its time in ns and its inode."""
+    """What changes when a file is written again: its size in bytes, its modification time in ns, and its inode."""
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The content of a place.
+    """The content of an entry of the cache.
 
     Attributes:
-      arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory where the disk refused.
-      info: What `build` said about the arrays, in JSON.
+      arrays: Leaf name to array, shape [num_records, *leaf shape]; memory-mapped, or in memory if writing failed.
+      info: What `build` returned beside the arrays, as JSON.
     """
 
     arrays: Arrays
@@ -63,25 +63,25 @@ class Entry:
 
 
 Build = Callable[[], tuple[Arrays, Mapping[str, Any]]]
-"""Makes the arrays and what is to be kept with them (JSON)."""
+"""Makes the arrays, and the info to store with them (JSON)."""
 Chunks = Generator[Arrays, None, Mapping[str, Any]]
-"""The same chunk by chunk: each holds the next records of every leaf; returns what is to be kept with them."""
+"""The same chunk by chunk: yields the next records of every leaf, and returns the info to store with them."""
 
 
 class _UnusableError(Exception):
-    """Why an entry cannot be used; empty where there is none."""
+    """Raised when an entry cannot be used; the text says why, and is empty if there is no entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachePlace:
-    """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file a leaf.
+    """One place in the cache: `<cache_dir>/<name>-<digest of key>/`, with a meta.json and one .npy file per leaf.
 
     Attributes:
       cache_dir: The directory of all entries; it is made when it is first written to.
-      name: For people who list the directory.
-      key: JSON; what is kept. Another key is another entry.
-      fingerprint: JSON; the state of what the arrays are made from. Another fingerprint makes the entry stale.
-      checked: Whether opening an entry checks all of its arrays, which reads them, and not their size alone.
+      name: A name for people who list the directory.
+      key: JSON that identifies the content; another key is another entry.
+      fingerprint: JSON that tells the state of the data behind the arrays; another fingerprint makes the entry stale.
+      checked: Whether opening an entry checks the content of its arrays, which reads them all, or only their sizes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache_dir:
@@ -103,19 +103,20 @@ class CachePlace:
         return self.cache_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:_LONGEST]}-{digest}"
 
     def peek(self) -> tuple[dict[str, LeafSpec], Mapping[str, Any]] | None:
-        """Spec and info of a fresh entry, without reading its arrays; None where there is none."""
+        """The spec and info of an entry that is not stale, without reading its arrays; None if there is none."""
         try:
             meta = self._meta()
         except _UnusableError:
             return None
-        spec = {leaf: LeafSpec(tuple(of["shape"][1:]), of["dtype"]) for leaf, of in meta["leaves"].items()}
+        leaves = meta["leaves"].items()
+        spec = {leaf: LeafSpec(tuple(described["shape"][1:]), described["dtype"]) for leaf, described in leaves}
         return spec, meta["info"]
 
     def load(self, build: Build) -> Entry:
-        """The entry, built first where it is not there, stale or damaged.
+        """Open the entry; if it is missing, stale or damaged, build it first.
 
-        One process builds; others that ask for the same entry wait and then map it. Where the disk is full or may not
-        be written to, the arrays stay in memory and a warning is logged.
+        One process builds; others that need the same entry wait and then map it. If the disk is full or not writable,
+        the arrays stay in memory and a warning is logged.
         """
         built: list[tuple[Arrays, Mapping[str, Any]]] = []
         begun = False
@@ -131,17 +132,17 @@ class CachePlace:
         try:
             return self.stream(one_chunk)
         except OSError as error:
-            if begun and not built:  # it is the source that cannot be read
+            if begun and not built:  # reading the source failed, not writing the cache
                 raise
             arrays, info = built[0] if built else build()
             _log.warning("cannot keep %s in the cache, so it stays in memory for this run: %s", self.path, error)
             return Entry(arrays=arrays, info=info)
 
     def stream(self, chunks: Callable[[], Chunks]) -> Entry:
-        """The entry, written chunk by chunk where it is not there, so that memory holds one chunk at a time.
+        """Open the entry; if needed, write it first chunk by chunk, so that memory holds one chunk at a time.
 
         Raises:
-          OSError: It cannot be written.
+          OSError: The entry cannot be written.
         """
         with contextlib.suppress(_UnusableError):
             return self._open()
@@ -171,10 +172,10 @@ class CachePlace:
     def _open(self) -> Entry:
         meta = self._meta()
         arrays = {}
-        for leaf, of in meta["leaves"].items():
-            path = self.path / of["file"]
+        for leaf, described in meta["leaves"].items():
+            path, num_bytes = self.path / described["file"], described["num_bytes"]
             try:
-                if path.stat().st_size != of["num_bytes"] or (self.checked and _checksum(path) != of["crc32"]):
+                if path.stat().st_size != num_bytes or (self.checked and _checksum(path) != described["crc32"]):
                     raise _UnusableError(f"is damaged ({path.name})")
                 arrays[leaf] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
@@ -184,7 +185,7 @@ class CachePlace:
     def _write(self, chunks: Chunks) -> None:
         for left_over in self.cache_dir.glob(f"{self.path.name}.*.tmp"):  # of a process that was killed
             shutil.rmtree(left_over, ignore_errors=True)
-        # As the umask has it: what `tempfile` makes, no other user can read.
+        # Its permissions follow the umask, whereas no other user could read what `tempfile` makes.
         temporary = self.cache_dir / f"{self.path.name}.{secrets.token_hex(4)}.tmp"
         temporary.mkdir()
         try:
@@ -209,7 +210,7 @@ class CachePlace:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, those of other users as well, from making what is to stand at a path of the cache."""
+    """Keep other processes, including those of other users, from writing to a path of the cache meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", mode=0o666)
     try:
@@ -224,7 +225,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class _GrowingArray:
-    """An `.npy` file that is appended to, records like the given ones; its header has room for any number of them."""
+    """An `.npy` file to which records like the given ones are appended; its header has room for any number of them."""
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
         if like.dtype.hasobject:
@@ -248,7 +249,7 @@ class _GrowingArray:
 
 
 def _append_all(chunks: Chunks, directory: Path) -> tuple[dict[str, _GrowingArray], Mapping[str, Any]]:
-    """Write chunks to files; returns the file of each leaf, and what is to be kept with them."""
+    """Write chunks to files; returns the file of each leaf, and the info to store with them."""
     files: dict[str, _GrowingArray] = {}
     with contextlib.ExitStack() as stack:
         while True:

@@ -1,6 +1,6 @@
-"""Leaves out of columns of Arrow's tables: those of Parquet files, of Hugging Face's datasets and of data frames.
+"""Leaves made of the columns of Arrow tables: Parquet and Arrow files, Hugging Face datasets and `pyarrow.Table`.
 
-A table comes in groups of rows, such as Parquet's row groups, which are read as wholes; what was read last is kept.
+A table consists of groups of rows, such as Parquet's row groups. Groups are read as wholes; the last ones are kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from datamix.sources.splits import located, resolve_split
 from datamix.spec import Arrays, LeafSpec, Spec
 
 INDEX = "__index_level_"
-"""What columns begin with that pandas stores the labels of rows in."""
+"""How the names of the columns begin in which pandas stores row labels."""
 
 KEPT_BYTES = 2**27  # of decoded groups, for all sources of a process together
 _GREY = ("1", "L", "LA", "I;16")  # Pillow's modes without colours
@@ -37,9 +37,9 @@ class Part(Protocol):
     """A file, or a table in memory.
 
     Attributes:
-      name: Its path, or what errors call it.
+      name: Its path, or another name for errors.
       schema: Its columns, a `pyarrow.Schema`.
-      rows: The number of rows in each of its groups.
+      rows: The number of rows in each group.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Part(Protocol):
     rows: list[int]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """Some columns of a group, a `pyarrow.Table` or `pyarrow.RecordBatch`; several threads may ask at once."""
+        """Read some columns of a group as a `pyarrow.Table` or `RecordBatch`; several threads may call this at once."""
         ...
 
     def missing(self, column: str) -> int:
-        """The number of rows that have no value in a column, as far as that is known without reading it."""
+        """The number of rows without a value in a column, as far as that is known without reading it."""
         ...
 
 
 @contextmanager
 def reading(name: str | Path) -> Iterator[None]:
-    """Say of what Arrow cannot read that it cannot, and of Arrow where it is not installed."""
+    """Raise DataError for what Arrow cannot read, and InstallationError if Arrow is not installed."""
     try:
         import pyarrow as pa
     except ModuleNotFoundError:
@@ -72,7 +72,7 @@ def reading(name: str | Path) -> Iterator[None]:
 
 
 class _Unfit(Exception):  # noqa: N818
-    """Raised when a column, or a row of it, is not what a leaf is made of; who catches it says where that is."""
+    """Raised when a column, or one of its rows, cannot be a leaf; the code that catches it adds the place."""
 
     def __init__(self, text: str, row: int = 0) -> None:
         super().__init__(text)
@@ -84,10 +84,10 @@ class Column:
     """A column that becomes a leaf.
 
     Attributes:
-      kind: The type of its values.
-      image: What its images are decoded to; None where it holds none.
-      classes: The names of classes that it holds as text, by their number.
-      padded: Whether its lists are of any length up to that in `spec`, which the leaf `num_<leaf>` says.
+      kind: The Arrow type of its values.
+      image: The format to which its images are decoded; None if it holds none.
+      classes: The class names that it holds as text, by class number.
+      padded: Whether its lists are padded to the length in `spec`; the leaf `num_<leaf>` has their own lengths.
     """
 
     leaf: str
@@ -103,7 +103,7 @@ class Column:
         return {self.leaf: self.spec} | ({f"num_{self.leaf}": LeafSpec((), "int32")} if self.padded else {})
 
     def decode(self, values: Any) -> dict[str, Any]:
-        """The leaves of a group of rows: arrays [rows, *leaf shape]; images are left as they are stored."""
+        """The leaves of a group of rows: arrays [rows, *leaf shape]; images stay as they are stored."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -131,14 +131,14 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """The records in columns of tables: the rows of all parts, numbered through."""
+    """The records in the columns of tables: the rows of all parts, numbered consecutively."""
 
     parts: Sequence[Part]
     columns: Sequence[Column]
     provenance: str
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    _token: object = field(default_factory=object, init=False, repr=False)  # tells its groups from others in KEPT
+    _token: object = field(default_factory=object, init=False, repr=False)  # identifies its groups in KEPT
 
     @property
     def num_records(self) -> int:
@@ -150,14 +150,14 @@ class Columns:
 
     @property
     def block_records(self) -> int:
-        """The number of records that are read together: those of the largest group of rows."""
+        """The number of records that are read together: the size of the largest group of rows."""
         return max(max(part.rows, default=0) for part in self.parts)
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
-        """Columns are not read whose leaves `out` does not hold."""
+        """Write some records into arrays; only the columns of the leaves in `out` are read."""
         columns = tuple(column for column in self.columns if column.specs.keys() & out.keys())
         groups, rows = located(self._ends, indices)
-        # Copies, so that no group stays in memory for the few of its images that are asked for.
+        # Images are copied, so that a few of them do not keep their whole group in memory.
         images = [(column, [b""] * len(indices)) for column in columns if column.image]
         order = np.argsort(groups, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else ():
@@ -178,14 +178,14 @@ class Columns:
                 decode_images(column.image, encoded.__getitem__, place, out[column.leaf])
 
     def whole_labels(self) -> np.ndarray:
-        """Other splits may have none, as the tests of competitions do."""
+        """The labels of all splits that have any; the test splits of competitions often have none."""
         column = next(column for column in self.columns if column.leaf == "label")
         labelled = [_type(part, column.name) == column.kind for part in self.parts]
         groups = [group for group, part in enumerate(self._groups[:, 0].tolist()) if labelled[part]]
         return np.concatenate([self._decoded(group, (column,))["label"] for group in groups])
 
     def places(self, indices: np.ndarray) -> list[str]:
-        """The file of each record, and the number of its row there."""
+        """The file and the row of each record."""
         return [self._place(group, row) for group, row in np.stack(located(self._ends, indices), 1).tolist()]
 
     @cached_property
@@ -200,7 +200,7 @@ class Columns:
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        """The row after the last of each group, where the rows of all parts are numbered through."""
+        """The number of rows up to the end of each group, over all parts, int64 [num_groups]."""
         return np.cumsum([rows for part in self.parts for rows in part.rows])
 
     def _place(self, group: int, row: int) -> str:
@@ -233,19 +233,20 @@ def open_columns(
     image: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Sliced:
-    """Choose the leaves of a dataset in tables.
+    """Make a source of tables, and choose the columns that become its leaves.
 
     Args:
-      leaves: Leaf name to the column that it is made of; by default all columns that can be leaves, under their names.
-        A leaf `label` may be made of text, which names its classes.
-      pad_to: Leaf name to the length that its lists, of any length up to it, are padded to with zeros; the leaf
-        `num_<leaf>` is their own length, int32.
-      image: The settings of `datamix.sources.images.ImageFormat`; where `height` and `width` are None, all images have
-        the size of the first one, and where `mode` is, its colours.
+      parts: Split to its tables.
+      leaves: Leaf name to its column; by default, all columns that can be leaves, under their own names. The leaf
+        `label` may be a column of text, whose values are the names of classes.
+      pad_to: Leaf name to the length to which its lists are padded with zeros; longer lists are refused. The leaf
+        `num_<leaf>` has their own lengths, int32.
+      image: The settings of `datamix.sources.images.ImageFormat`. If `height` and `width` are None, all images must
+        have the size of the first one; if `mode` is None, they are decoded to the colours of the first one.
 
     Raises:
       ConfigError: A setting does not fit the columns.
-      DataError: A file is damaged, lacks a column or values, or there is nothing to make a leaf of.
+      DataError: A file is damaged, lacks a column or values, or no column can be a leaf.
     """
     every = [part for of_split in parts.values() for part in of_split]
     sizes = {name: sum(sum(part.rows) for part in of_split) for name, of_split in parts.items()}
@@ -259,20 +260,27 @@ def open_columns(
     columns, left_out = choice.columns(leaves, pad_to or {})
     label = next((column for column in columns if column.leaf == "label"), None)
     names = (label.classes or _feature(used[0].schema, label.name).get("names")) if label else ()
-    left = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
+    notes_on_columns = [f"columns are left out: {'; '.join(left_out)}."] if left_out else []
     whole = Columns(
         parts=every,
         columns=columns,
         provenance=provenance,
         class_names=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
-        notes=(*notes, *left, *choice.missing(columns)),
+        notes=(*notes, *notes_on_columns, *choice.missing(columns)),
     )
     return sliced(whole, split, sizes)
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the leaves of a dataset are chosen from; the first of the parts that are used says what the columns are."""
+    """What the leaves of a dataset are chosen from. The first part that is used determines the types of columns.
+
+    Attributes:
+      used: The parts with rows in the splits that are read.
+      every: The parts of all splits.
+      image: The settings of images.
+      named: Whether the user has named the leaves.
+    """
 
     used: Sequence[Part]
     every: Sequence[Part]
@@ -280,7 +288,7 @@ class _Choice:
     named: bool
 
     def columns(self, leaves: Mapping[str, str] | None, pad_to: Mapping[str, int]) -> tuple[list[Column], list[str]]:
-        """The columns that become leaves, and those that are left out, with what they are."""
+        """The columns that become leaves, and texts on those that are left out and why."""
         first = self.used[0]
         names: list[str] = first.schema.names
         columns, left_out, encoded = [], [], []
@@ -318,7 +326,7 @@ class _Choice:
         return columns, left_out
 
     def missing(self, columns: Sequence[Column]) -> list[str]:
-        """Check that all parts have these columns, and that none lacks values but those of fractions."""
+        """Check that all parts have these columns, and that only floats lack values, on which it returns notes."""
         first, notes = self.used[0], []
         for column in columns:
             want, total, name = column.kind, 0, column.name
@@ -336,7 +344,7 @@ class _Choice:
         return notes
 
     def _column(self, leaf: str, name: str, most: int | None) -> Column:
-        """The column of a leaf."""
+        """Make the column of a leaf."""
         import pyarrow.types as types
 
         if (kind := _type(self.used[0], name)) is None:
@@ -365,7 +373,7 @@ class _Choice:
         return column(spec=LeafSpec(numbers.shape[1:], str(numbers.dtype)))
 
     def _first(self, name: str, make: Callable[[Any], Any]) -> Any:
-        """What is made of the first group of rows of a column."""
+        """The result of `make` for the first group of rows of a column."""
         part = self.used[0]
         with reading(part.name):
             group = next(group for group, rows in enumerate(part.rows) if rows)
@@ -376,7 +384,7 @@ class _Choice:
             raise _Unfit(f"{error} (row {error.row})") from None
 
     def _format(self, values: Any) -> ImageFormat:
-        """What images are decoded to, by the settings and the first image; all have its size where none is set."""
+        """The format of images, from the settings and the first image; all must have its size if none is set."""
         settings, part = {"height": None, "width": None, "mode": None, **self.image}, self.used[0]
         is_exact = settings["height"] is None and settings["width"] is None
         if is_exact or settings["mode"] is None:
@@ -387,7 +395,7 @@ class _Choice:
         return ImageFormat(**settings, is_exact=is_exact)
 
     def _classes(self, name: str) -> tuple[str, ...]:
-        """The different texts in a column of the whole dataset, sorted."""
+        """The distinct texts in a column of the whole dataset, sorted."""
         texts: set[str] = set()
         for part in self.every:
             for group in [group for group, rows in enumerate(part.rows) if rows and _type(part, name)]:
@@ -398,32 +406,32 @@ class _Choice:
 
 
 def _type(part: Part, name: str) -> Any:
-    """The type of a column's values; None where there is no such column, or two."""
+    """The type of a column's values; None if there is no such column, or several."""
     index = part.schema.get_field_index(name)
     kind = part.schema.field(index).type if index >= 0 else None
     return getattr(kind, "value_type", kind) if hasattr(kind, "index_type") else kind  # of a dictionary
 
 
 def _is_bytes(kind: Any) -> bool:
-    """Whether a type of Arrow is one of bytes, such as those of an image's file."""
+    """Whether an Arrow type holds bytes, such as those of an image file."""
     return str(kind) in ("binary", "large_binary")
 
 
 def _feature(schema: Any, name: str) -> dict[str, Any]:
-    """What Hugging Face says of a column in the metadata of a table; empty if nothing."""
-    with suppress(ValueError, LookupError, TypeError):  # whoever wrote it
+    """What the metadata of a table from Hugging Face says about a column; empty if nothing."""
+    with suppress(ValueError, LookupError, TypeError):  # metadata of another form
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
         return feature if isinstance(feature, dict) else {}
     return {}
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a type of Arrow is one of text."""
+    """Whether an Arrow type holds text."""
     return str(kind) in ("string", "large_string", "string_view")
 
 
 def _element(kind: Any) -> Any:
-    """The type of the numbers in a type of lists, or itself; None where there are no numbers."""
+    """The type of the numbers in a type of (nested) lists, or the type itself; None if it holds no numbers."""
     import pyarrow as pa
 
     while not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
@@ -435,50 +443,50 @@ def _element(kind: Any) -> Any:
 
 
 def _numbers(values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-    """The numbers of a column, [rows, *shape]; None stands for the shape of its first row."""
+    """The numbers of a column, [rows, *shape]; a `shape` of None means that of the first row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    count, of_row, lengths = len(values), 1, list[int]()
+    count, per_row, lengths = len(values), 1, list[int]()
     while values.type != _element(values.type):
         if isinstance(values.type, pa.BaseExtensionType):
-            of_tensor = tuple(getattr(values.type, "shape", ()))  # of tensors
-            shape = of_tensor if of_tensor and None not in of_tensor else shape
+            tensor_shape = tuple(getattr(values.type, "shape", ()))
+            shape = tensor_shape if tensor_shape and None not in tensor_shape else shape
             values = values.storage
             continue
-        _check_present(values, of_row)
+        _check_present(values, per_row)
         if pa.types.is_fixed_size_list(values.type):
             length = values.type.list_size
         else:
             all_lengths = pc.list_value_length(values).to_numpy()
             length = shape[len(lengths)] if shape is not None else int(all_lengths[0]) if len(all_lengths) else 0
-            if len(others := np.flatnonzero(all_lengths != length)):
-                text = f"is a list of {all_lengths[others[0]]}, others are of {length}"
-                raise _Unfit(f"{text}; pad_to takes lists of any length", int(others[0]) // of_row)
+            if len(uneven := np.flatnonzero(all_lengths != length)):
+                text = f"is a list of {all_lengths[uneven[0]]}, others are of {length}"
+                raise _Unfit(f"{text}; pad_to takes lists of any length", int(uneven[0]) // per_row)
         values = values.flatten()
         lengths.append(length)
-        of_row *= max(length, 1)
-    if lengths or not pa.types.is_floating(values.type):  # a fraction that is missing is NaN
-        _check_present(values, of_row)
+        per_row *= max(length, 1)
+    if lengths or not pa.types.is_floating(values.type):  # missing floats become NaN
+        _check_present(values, per_row)
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
     return numbers.reshape(count, *(lengths if shape is None else shape))
 
 
-def _check_present(values: Any, of_row: int = 1) -> None:
-    """Check that no value is missing, of which each row has so many."""
+def _check_present(values: Any, per_row: int = 1) -> None:
+    """Check that no value is missing; each row has `per_row` values."""
     if values.null_count:
         missing = values.is_null().to_numpy(zero_copy_only=False)
-        raise _Unfit("has no value", int(missing.argmax()) // of_row)
+        raise _Unfit("has no value", int(missing.argmax()) // per_row)
 
 
 def whole(values: Any) -> Any:
-    """The array of a column, which may lie in several pieces, and be stored as a dictionary."""
+    """A column as one array, even if it is stored in several pieces or as a dictionary."""
     import pyarrow as pa
 
     pieces, kind = values.chunks if isinstance(values, pa.ChunkedArray) else [values], values.type
     if pa.types.is_dictionary(kind):
         kind = pa.large_string() if values.type.value_type == pa.string_view() else values.type.value_type
-        pieces = [piece.dictionary.cast(kind).take(piece.indices) for piece in pieces]  # Arrow takes no string_view
+        pieces = [piece.dictionary.cast(kind).take(piece.indices) for piece in pieces]  # `take` lacks string_view
     return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, kind).combine_chunks()
 
 
@@ -489,7 +497,7 @@ def _stored(values: Any) -> list[Any]:
 
     names = [field.name for field in values.type] if pa.types.is_struct(values.type) else []
     arrays = [pc.struct_field(values, name) for name in ("bytes", "path") if name in names] or [values]
-    # Pieces that are larger than 2 GiB together fit large_binary alone.
+    # Only large_binary can hold pieces that are larger than 2 GiB together.
     return [whole(each.cast(pa.large_binary()) if pa.types.is_binary(each.type) else each) for each in arrays]
 
 
@@ -500,45 +508,45 @@ def _image_bytes(stored: Sequence[Any], row: int, part: str) -> bytes:
             return content
         if content is not None:
             with read_error(f"its path alone is stored; {content}"):
-                if not (file := Path(part).parent / content).is_file():  # a device may have no end
+                if not (file := Path(part).parent / content).is_file():  # reading a device might never end
                     raise DataError("there is no such file.")
                 return file.read_bytes()
     raise DataError("there is none.")
 
 
 class Kept:
-    """What was made last, up to so many bytes but at least one thing; several threads may ask at once."""
+    """A cache of the results used last, up to so many bytes but at least one; several threads may use it at once."""
 
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
-        self._made: OrderedDict[Any, tuple[Future[dict[str, Any]], int]] = OrderedDict()
+        self._results: OrderedDict[Any, tuple[Future[dict[str, Any]], int]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What is kept under a key; where nothing is, one thread makes it, and others wait."""
+        """The result kept under a key; if there is none, one thread makes it, and others wait."""
         with self._lock:
-            is_kept = key in self._made
-            made, _ = self._made.setdefault(key, (Future(), 0))
-            self._made.move_to_end(key)
+            is_kept = key in self._results
+            result, _ = self._results.setdefault(key, (Future(), 0))
+            self._results.move_to_end(key)
         if is_kept:
-            return made.result()
+            return result.result()
         try:
             leaves = make()
         except BaseException as error:
             with self._lock:
-                del self._made[key]
-            made.set_exception(error)
+                del self._results[key]
+            result.set_exception(error)
             raise
-        made.set_result(leaves)
+        result.set_result(leaves)
         arrays = [array for leaf in leaves.values() for array in (leaf if isinstance(leaf, list) else [leaf])]
         size = sum(array.nbytes for array in arrays)
         with self._lock:
-            self._made[key] = made, size
+            self._results[key] = result, size
             self._room -= size
-            for oldest in [each for each, (_, bytes_) in self._made.items() if bytes_ and each != key]:
+            for oldest in [other for other, (_, bytes_) in self._results.items() if bytes_ and other != key]:
                 if self._room >= 0:
                     break
-                self._room += self._made.pop(oldest)[1]
+                self._room += self._results.pop(oldest)[1]
         return leaves
 
 

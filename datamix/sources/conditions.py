@@ -1,6 +1,6 @@
-"""A small language of comparisons, by which records are chosen: `label < 5 and not split == 2`.
+"""A small language of comparisons that selects records: `label < 5 and not split == 2`.
 
-It is Python's own syntax, of which a few nodes are allowed; nothing is ever evaluated as Python.
+It is a small part of Python's syntax; nothing is ever evaluated as Python.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on the leaves of a record that have one number.
+    """A condition on those leaves of a record that hold one number.
 
-    Comparisons `<`, `<=`, `>`, `>=`, `==`, `!=`, also in chains; `in` and `not in` a list of numbers; `and`, `or`,
-    `not`, parentheses. Leaves, by name, are compared with numbers or with each other; a leaf of type bool is a
-    condition by itself. NaN is as everywhere: no comparison with it holds but `!=`.
+    It consists of comparisons `<`, `<=`, `>`, `>=`, `==`, `!=`, which may be chained; `in` and `not in` with a list of
+    numbers; `and`, `or`, `not` and parentheses. Leaves, by name, are compared with numbers or with each other; a leaf
+    of type bool is a condition by itself. No comparison with NaN holds except `!=`, as in Python.
     """
 
     text: str
@@ -46,7 +46,10 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str, key: str, spec: Spec) -> Condition:
-        """Read a condition on leaves of a spec.
+        """Parse a condition on the leaves of a spec.
+
+        Raises:
+          ConfigError: It is no condition, or names no leaf, or one that the spec lacks or that has several numbers.
 
         >>> from datamix.spec import LeafSpec
         >>> condition = Condition.parse("0 < x <= 2", "source.a.where", {"x": LeafSpec((), "int64")})
@@ -57,7 +60,7 @@ class Condition:
         if len(line) > _LONGEST:
             raise ConfigError(f"it is at most {_LONGEST:,} characters", key=key, value=line)
         try:
-            with warnings.catch_warnings(action="ignore"):  # of what is refused below
+            with warnings.catch_warnings(action="ignore"):  # Python warns about code that is refused below
                 root = ast.parse(line, mode="eval").body
             names = [node for node in ast.walk(root) if isinstance(node, ast.Name)]
             condition = cls(line, key, tuple(dict.fromkeys(node.id for node in names)), root)
@@ -67,14 +70,14 @@ class Condition:
         except SyntaxError as error:
             what = f"it is no condition (at character {error.offset or len(line) + 1})"
             raise ConfigError(what, key=key, value=line, hint=f"Write comparisons, {_EXAMPLE}.") from error
-        except (RecursionError, MemoryError, ValueError) as error:  # nested too deeply; a number of too many digits
+        except (RecursionError, MemoryError, ValueError) as error:  # nested too deeply, or a number has too many digits
             raise ConfigError(f"it is no condition, {_EXAMPLE}", key=key, value=line) from error
         if not names:
             raise ConfigError("it names no leaf", key=key, value=line, hint=hint("", spec))
         return condition
 
     def holds(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Whether it holds for each record, bool [count], given the values of each leaf that it names, [count]."""
+        """Whether the condition holds for each record, bool [count], from the values [count] of each leaf it names."""
         return self._truth(self._root, columns)
 
     def _check_leaf(self, node: ast.Name, spec: Spec) -> None:
@@ -88,14 +91,14 @@ class Condition:
     def _truth(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         match node:
             case ast.BoolOp(op=op, values=values):
-                both = operator.and_ if isinstance(op, ast.And) else operator.or_
-                return np.asarray(reduce(both, [self._truth(value, columns) for value in values]))
+                combine = operator.and_ if isinstance(op, ast.And) else operator.or_
+                return np.asarray(reduce(combine, [self._truth(value, columns) for value in values]))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return ~self._truth(operand, columns)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 truth = np.True_
-                for each, right in zip(ops, comparators, strict=True):
-                    truth &= self._compared(node, self._number(left, columns), each, right, columns)
+                for comparison, right in zip(ops, comparators, strict=True):
+                    truth &= self._compared(node, self._number(left, columns), comparison, right, columns)
                     left = right
                 return np.asarray(truth)
             case ast.Name(id=name):
@@ -107,7 +110,7 @@ class Condition:
     def _compared(
         self, node: ast.expr, left: Any, op: ast.cmpop, right: ast.expr, columns: Mapping[str, np.ndarray]
     ) -> Any:
-        """The value of one comparison of a chain."""
+        """Evaluate one comparison of a chain."""
         if type(op) in _COMPARE:
             return _COMPARE[type(op)](left, self._number(right, columns))
         if not isinstance(op, ast.In | ast.NotIn):
@@ -115,8 +118,8 @@ class Condition:
         elements = right.elts if isinstance(right, ast.List | ast.Tuple | ast.Set) else [ast.Constant(None)]
         if None in (numbers := [_constant(each) for each in elements]):
             raise self._mistake(right, "is no list of numbers, as in [1, 2]")
-        among = reduce(operator.or_, [left == number for number in numbers], np.zeros(np.shape(left), bool))
-        return among if isinstance(op, ast.In) else ~among
+        is_element = reduce(operator.or_, [left == number for number in numbers], np.zeros(np.shape(left), bool))
+        return is_element if isinstance(op, ast.In) else ~is_element
 
     def _number(self, node: ast.expr, columns: Mapping[str, np.ndarray]) -> Any:
         value = columns[node.id] if isinstance(node, ast.Name) else _constant(node)
@@ -131,7 +134,7 @@ class Condition:
 
 
 def _constant(node: ast.expr) -> int | float | None:
-    """A number as it is written, perhaps with its sign; None where there is none, or none of 64 bits."""
+    """The number that a node writes out, with or without a sign; None if it is no number, or exceeds 64 bits."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         value = _constant(node.operand)
         return -value if value is not None and isinstance(node.op, ast.USub) else value

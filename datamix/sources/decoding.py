@@ -1,7 +1,7 @@
-"""Decoding many images: one after the other, on threads, or by helpers.
+"""Decoding of many images: one after the other, on threads, or by helpers.
 
-Decoders let go of the GIL, but what stands around them does not, some 30 µs an image, and threads lose more time in
-handing it to one another. So threads decode the first images, and such as take long; helpers decode all others.
+Decoders release the GIL, but the code around them, some 30 µs per image, does not, and threads lose more time in
+passing the GIL around. So threads decode the first images, and images that take long; helpers decode all others.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from datamix.sources.helpers import Helper, serve
 from datamix.sources.images import ImageFormat, opencv, pillow, simplejpeg
 from datamix.sources.long_work import num_cores
 
-_MEASURED = 8  # images that are decoded before it is known how long one takes
-# Of fewer images, or such as take less time, threads of their own are not worth their start: small images take longer
-# in handing the GIL over than in decoding.
+_MEASURED = 8  # images that are decoded first, to measure how long one takes
+# Fewer images, or images that take less time, are not worth threads: passing the GIL on takes longer than decoding a
+# small image.
 _SPREAD_IMAGES, SPREAD_S = 64, 5e-5
-CHUNK_S = 4e-3  # what a thread or a helper decodes at once
-HELPED_AFTER_S = 0.4  # of decoding; to start a helper takes 0.2 s of a processor
-GIL_S = 5e-4  # of an image that takes longer for each core, next to nothing is waiting for the GIL
+CHUNK_S = 4e-3  # of decoding, in the chunk that a thread or a helper does at once
+HELPED_AFTER_S = 0.4  # of decoding; starting a helper takes 0.2 s of CPU time
+GIL_S = 5e-4  # per image and core; images that take longer spend next to no time waiting for the GIL
 _MAX_HELPERS = 16
 
 
 def decode_images(
     form: ImageFormat, content: Callable[[int], bytes], place: Callable[[int], str], out: np.ndarray
 ) -> None:
-    """Decode images into the rows of an array; none is being written any more when it returns or raises.
+    """Decode images into the rows of an array. Once this returns or raises, no thread writes to the array any more.
 
     Args:
-      form: What they are decoded to.
-      content: The function from a row to the encoded image; where it has none, it raises a DataError or an OSError.
+      form: The format to decode to.
+      content: The function from a row to its encoded image; it raises DataError or OSError if it has none.
       place: The function from a row to where its image lies, in words.
       out: The array to fill, uint8, shape [images, height, width, channels].
 
     Raises:
-      DataError: The first image that cannot be read.
+      DataError: An image cannot be read; it names the first one.
     """
     _Images(form, content, place, out).decode()
 
@@ -90,14 +90,14 @@ class _Images:
                     return
                 try:
                     self._decode_chunk(chunk)
-                except BaseException as error:  # of whatever kind: whoever waits gets it
+                except BaseException as error:  # of any kind, as the thread that waits raises it
                     failed[chunk.start] = error
 
         workers = [_pool().submit(work) for _ in range(num_cores())]
         try:
             wait(workers)
         finally:
-            with lock:  # after Ctrl-C, nothing is left to those that still work
+            with lock:  # after Ctrl-C, workers find no more chunks
                 for _ in chunks:
                     pass
             wait(workers)
@@ -105,7 +105,7 @@ class _Images:
             raise failed[min(failed)]
 
     def _decode_chunk(self, rows: range) -> None:
-        """Decode some images, by a helper if there are any; here if it cannot, which says what is wrong."""
+        """Decode some images by a helper, if there is one; if it fails, decode them here, which raises the error."""
         with HELPERS.one(self.form) as helper:
             begun = time.perf_counter()
             if helper is None or not self._is_decoded(helper, rows):
@@ -129,15 +129,15 @@ class _Images:
 
 
 class Helpers:
-    """What is known of the images that this process decodes, and its helpers once there are any.
+    """The helpers of this process, which start once it has much to decode, and how long its images take.
 
     Args:
-      allowed: Whether there may be any.
+      allowed: Whether helpers may be started.
 
     Attributes:
-      started: All of them.
-      free: Those that have no work.
-      are_there: Whether any can be given work.
+      started: All helpers.
+      free: The helpers without work.
+      are_there: Whether any helper is ready for work.
     """
 
     def __init__(self, *, allowed: bool) -> None:
@@ -153,16 +153,16 @@ class Helpers:
         self.are_there = False
 
     def forget(self) -> None:
-        """Do without helpers from now on, as in a forked process, which must not talk to those of the other one."""
+        """Use no helpers from now on. A forked process must not talk to those of its parent."""
         self._allowed = False
         self._clear()
 
     def seconds(self, form: ImageFormat) -> float | None:
-        """How long an image takes that is decoded so; None where none has been."""
+        """How long decoding an image to a format takes, on average; None before the first one."""
         return self._seconds.get(form)
 
     def note(self, form: ImageFormat, seconds: float, count: int) -> None:
-        """Note how long some images took, and start helpers if there is much to do."""
+        """Record how many seconds `count` images took, and start helpers if there is much to do."""
         with self._lock:
             known = self._seconds.get(form, seconds / count)
             self._seconds[form] = known + (seconds / count - known) / 8
@@ -173,8 +173,8 @@ class Helpers:
         threading.Thread(target=self._start, daemon=True).start()
 
     def _start(self) -> None:
-        """Start helpers; each is there for others when it has imported what decodes."""
-        with contextlib.suppress(OSError):  # no process can be had: this one does it alone
+        """Start helpers; each becomes free once it has imported the decoders."""
+        with contextlib.suppress(OSError):  # no process can be started, so this one works alone
             for _ in range(num_helpers()):
                 self.started.append(Helper(__name__))
         for helper in self.started:
@@ -184,7 +184,7 @@ class Helpers:
 
     @contextlib.contextmanager
     def one(self, form: ImageFormat) -> Iterator[Helper | None]:
-        """A helper for images that are decoded so; None where this process decodes them."""
+        """A helper for images of a format; None if this process is to decode them."""
         if not self.are_there or self._seconds.get(form, 0.0) > GIL_S * num_cores():
             yield None
             return
@@ -201,14 +201,14 @@ class Helpers:
 
 
 def num_helpers() -> int:
-    """One a core, but no more than the threads that this process may have where it shares a machine; none for one."""
+    """One per core, but at most OMP_NUM_THREADS, which limits processes that share a machine; 0 instead of 1."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     most = min(num_cores(), _MAX_HELPERS, int(threads) if threads.isdecimal() else _MAX_HELPERS)
     return most if most > 1 else 0
 
 
 def help_out() -> None:
-    """The main function of a helper: it answers a line of JSON and encoded images with a byte, 1, and their pixels."""
+    """Run a helper: it answers a line of JSON and encoded images with a byte, 1 for success, and their pixels."""
     serve(_answers)
 
 
@@ -234,13 +234,13 @@ def _answers(requests: IO[bytes]) -> Iterator[bytes | None]:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    """The threads that decode, as many as there are cores, whoever asks."""
+    """The threads that decode, one per core, for all callers together."""
     return ThreadPoolExecutor(num_cores(), "datamix-images")
 
 
 HELPERS = Helpers(allowed=multiprocessing.parent_process() is None)
-"""The helpers of this process; others of several that share the work have none."""
+"""The helpers of this process; processes that `multiprocessing` has started have none."""
 
 atexit.register(HELPERS.close)
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 os.register_at_fork(after_in_child=HELPERS.forget)

@@ -1,4 +1,4 @@
-"""The files that the setting `path` of a source names: a file, a folder, a glob, a list of them, or each by split."""
+"""The files that the setting `path` of a source names: a file, a folder, a glob, a list of these, or these by split."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev)(?!
 
 
 class Files(dict[str, tuple[Path, ...]]):
-    """Split to its files.
+    """A dict from split to its files.
 
     Attributes:
-      others: The other files that lie in the folders of the path, and are not read.
+      others: Other files in the folders of the path, which are not read.
     """
 
     others: frozenset[Path] = frozenset()
@@ -34,12 +34,13 @@ class Files(dict[str, tuple[Path, ...]]):
 def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> Files:
     """Find the files of each split.
 
-    A folder stands for all files of the suffixes in it and in its folders, except hidden ones and those of the cache. A
-    suffix may be followed by the number of a shard, as in `.array_record-00000-of-00002`.
+    A folder stands for all files with these suffixes in it and its subfolders, except hidden files and those of the
+    cache. The number of a shard may follow a suffix, as in `.array_record-00000-of-00002`.
 
     Args:
       path: A file, a folder, a glob or a list of them, which are the split `train`; or a mapping from splits to them.
-      suffixes: What the names of files may end with, such as `.parquet`.
+      suffixes: The allowed endings of file names, such as `.parquet`.
+      key: The key that errors name.
 
     Returns:
       Split to its files: those of a folder or a glob sorted by name, those of a list in its order.
@@ -73,11 +74,11 @@ def files_of(path: Paths, *, suffixes: Sequence[str], key: str = "path") -> File
 
 
 def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """What a user must know of files: which others are left out, and where names speak of splits that nobody asked for.
+    """Notes for the user on files: which others are left out, and which splits their names mention but `path` does not.
 
     Args:
-      path: What `files_of` was given.
-      files: What it gave; or the files of each split, where a folder says itself which are read, as by `save_to_disk`.
+      path: The argument of `files_of`.
+      files: Its result; or the files of each split, for a folder that lists its own, as those of `save_to_disk` do.
 
     >>> notes_on("d", {"train": [Path("d/train.parquet"), Path("d/test.parquet")]})[0].partition(";")[0]
     'its files are read as one split, train, though their names speak of train and test'
@@ -95,12 +96,12 @@ def notes_on(path: Paths, files: Mapping[str, Sequence[Path]]) -> tuple[str, ...
 
 
 def kind_of(name: str) -> str:
-    """What the files of a kind have in common: the suffix of their names."""
+    """The kind of a file: the suffix of its name."""
     return Path(name).suffix.lower() or "without a suffix"
 
 
 def left_out(kinds: Counter[str], what: str) -> str:
-    """The note on files that are not read, which says how many there are of which kind.
+    """The note on files that are not read, with the number of each kind.
 
     >>> left_out(Counter({".txt": 2, ".md": 1}), "no tables")
     '3 files are left out, which are no tables: 2 .txt, 1 .md.'
@@ -118,7 +119,7 @@ def _texts(texts: str | Sequence[str], key: str) -> list[str]:
 
 
 def _matching(text: str, suffixes: Sequence[str], key: str, others: set[Path]) -> list[Path]:
-    """The files that a text names; those of a folder that it does not mean are added to the others."""
+    """The files that a path or a glob names; a folder's files with other suffixes are added to `others`."""
     if "://" in text:
         hint_ = f"Write {text[7:]}." if text.startswith("file://") else "Copy the files first, and name the copy."
         raise ConfigError("files are read from this machine alone", key=key, value=text, hint=hint_)
@@ -148,7 +149,7 @@ def _matching(text: str, suffixes: Sequence[str], key: str, others: set[Path]) -
 
 
 def _check_folders(pattern: Path) -> None:
-    """Look into every folder that a glob is looked for in, as `glob` passes over those that cannot be read."""
+    """Open every folder that a glob searches, since `glob` skips those that cannot be read."""
     for part in (pattern, *pattern.parents):
         if glob.has_magic(part.name):
             for folder in glob.glob(str(part.parent), recursive=True):  # noqa: PTH207
@@ -157,7 +158,7 @@ def _check_folders(pattern: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its folders, but for hidden ones and the cache's; a folder once, however links go."""
+    """The files in a folder and its subfolders, except hidden ones and the cache's; each folder once, despite links."""
 
     def fail(error: OSError) -> NoReturn:
         raise error
@@ -174,7 +175,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
-    """Check that of files which are numbered `-00000-of-00002` none is missing."""
+    """Check that no file is missing among those that are numbered, as in `-00000-of-00002`."""
     shards: dict[tuple[Path, str, str, str], set[int]] = {}
     for file in files:
         if match := _SHARD.search(file.name):
@@ -189,9 +190,9 @@ def _check_shards(files: Sequence[Path], text: str, key: str) -> None:
 
 
 def meant(path: Path, ending: re.Pattern[str] | None = None) -> str:
-    """The question whether the folder beside a missing path was meant, or the file whose name ends so, most like it.
+    """Ask whether the most similar name beside a missing path was meant: of a folder, or a file with this ending.
 
-    A name that lacks its suffix alone, as Megatron's prefixes do, is that of the file which has one.
+    A name that lacks only its suffix, such as Megatron's prefixes, matches the file that has one.
     """
     try:
         names = sorted(os.listdir(path.parent))  # noqa: PTH208
@@ -204,7 +205,7 @@ def meant(path: Path, ending: re.Pattern[str] | None = None) -> str:
 
 
 def not_utf8(place: str, error: UnicodeDecodeError) -> DataError:
-    """The error of text in another encoding, which its first bytes may tell."""
+    """The error for text in another encoding, which is guessed from its first bytes."""
     wide = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     byte, encoding = error.object[error.start], "utf-16" if wide else "latin1"
     return DataError(f"{place} is no UTF-8 (byte 0x{byte:02x}); convert it, as by iconv -f {encoding} -t utf-8.")

@@ -1,7 +1,7 @@
-"""Processes that do part of the work: each has an interpreter of its own, and so a GIL of its own.
+"""Helper processes that do part of the work: each has its own interpreter, and so its own GIL.
 
-A helper is a new Python process, not a fork. It reads requests from its standard input and answers with bytes, and it
-ends with this process, as its standard input does.
+A helper is a new Python process, not a fork. It reads requests from its standard input, and writes bytes as answers to
+its standard output. It ends when this process does, since that closes its standard input.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import IO
 
 import numpy as np
 
-_F_SETPIPE_SZ, _PIPE_BYTES = 1031, 2**20  # what Linux grants anyone; its default is 64 KiB
+_F_SETPIPE_SZ, _PIPE_BYTES = 1031, 2**20  # the size that Linux allows any user; its default is 64 KiB
 
 
 class Helper:
-    """A process that answers requests. Where it fails it is lost, and this process has to do the work.
+    """A process that answers requests. If it fails, it is lost, and this process has to do the work.
 
     Args:
       module: The name of the module whose function `help_out` the process runs; see `serve`.
 
     Attributes:
-      is_lost: Whether there will be no more answers.
+      is_lost: Whether the process will not answer any more.
       process: The process.
 
     Raises:
-      OSError: No process can be had.
+      OSError: The process cannot be started.
     """
 
     def __init__(self, module: str) -> None:
@@ -59,11 +59,11 @@ class Helper:
           into: The arrays that the answer fills.
 
         Returns:
-          Whether they are filled; where not, the helper is lost.
+          Whether all of them are filled; if not, the helper is lost.
         """
         if self.is_lost:
             return False
-        self.is_lost = True  # an exception, such as Ctrl-C, leaves half of an answer in the pipe
+        self.is_lost = True  # until the answer is complete: Ctrl-C would leave half of it in the pipe
         with contextlib.suppress(OSError):
             self._requests.writelines(request)
             self._requests.flush()
@@ -84,14 +84,14 @@ class Helper:
 
 
 def serve(answer: Callable[[IO[bytes]], Iterable[bytes | None]]) -> None:
-    """Answer requests until there are no more: what `help_out` does in the process of a helper.
+    """Answer requests until there are no more; the `help_out` of a module calls this in a helper.
 
     Args:
-      answer: The function from what the requests are read from to the parts of the answers; None ends an answer.
+      answer: A function that reads requests from a stream, and yields the parts of the answers, with None after each.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told to all processes of a terminal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # so that nothing printed gets among them
+    os.dup2(2, 1)  # so that printed text does not end up among the answers
     for part in answer(sys.stdin.buffer):
         if part is None:
             answers.flush()

@@ -1,4 +1,4 @@
-"""Folders of images, one a class."""
+"""Folders of images, one for each class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from datamix.sources.splits import located
 from datamix.spec import Arrays, LeafSpec, Spec
 
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
-"""What folders of splits are called, in capitals or not."""
+"""The names of the folders of splits, in upper or lower case."""
 
-_FIRST_BYTES, _PIECE_BYTES = 2**16, 2**20  # of a file, read at once
-_LOOSE = "in no folder of a class"  # images that lie so
+_FIRST_BYTES, _PIECE_BYTES = 2**16, 2**20  # of a file, in the first and in later reads
+_LOOSE = "in no folder of a class"  # the kind of images that belong to no class
 
 
 def image_folder(
@@ -36,14 +36,14 @@ def image_folder(
     background: str = "white",
     split: str = "train",
 ) -> Sliced:
-    """Images in `PATH/class/…`, or in `PATH/split/class/…` where all folders of PATH are named in `SPLITS`.
+    """Images in `PATH/class/…`, or in `PATH/split/class/…` if all folders of PATH are named in `SPLITS`.
 
     The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
-    and folders are passed over. `datamix.sources.images.ImageFormat` describes the settings of images.
+    and folders are skipped. `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
       path: A folder.
-      split: TFDS's syntax; without folders of splits, there is the split `train`.
+      split: The records to read, in TFDS's syntax; without folders of splits, all are the split `train`.
     """
     root = expanded(path)
     with read_error(str(root)):
@@ -65,13 +65,13 @@ def image_folder(
     folders, labels, sizes = [], [], dict.fromkeys(splits, 0)
     for name, (top, files, tops) in splits.items():
         others.update(map(_kind, files))
-        for each in tops:
-            for folder, files in _walk(top / each):
+        for class_name in tops:
+            for folder, files in _walk(top / class_name):
                 images = [os.fsencode(file) for file in files if _is_image(file)]
                 others.update(_kind(file) for file in files if not _is_image(file))
                 if images:
                     folders.append((folder, np.array(images)))
-                    labels.append(number[each])
+                    labels.append(number[class_name])
                     sizes[name] += len(images)
     if others:
         what = "no image" if others.total() == 1 else "no images"
@@ -99,9 +99,9 @@ class ImageFolder:
     """The records of a folder of images: `image`, uint8 [height, width, channels], and `label`, the class, int32.
 
     Attributes:
-      folders: The folders of all splits that hold images, and the names of these, in bytes; there may be millions.
-      labels: The class of each folder.
-      ends: The record after the last of each folder, where those of all splits are numbered through.
+      folders: The folders of all splits that hold images, each with their names, in bytes; there may be millions.
+      labels: The class of each folder, int32 [num_folders].
+      ends: The number of records up to the end of each folder, over all splits, int64 [num_folders].
     """
 
     form: ImageFormat
@@ -143,12 +143,12 @@ class ImageFolder:
 
     @cached_property
     def _prefixes(self) -> list[bytes]:
-        """Each folder as the paths of its files begin."""
+        """The beginning of the paths in each folder, up to the name of the file."""
         return [os.fsencode(os.path.join(folder, "")) for folder, _ in self.folders]  # noqa: PTH118
 
 
 def _content(file: bytes) -> bytes:
-    """The bytes of a file, by as few calls of the system as may be: at each, another thread may take the GIL."""
+    """The bytes of a file, in as few system calls as possible: at each one, another thread may take the GIL."""
     handle, parts = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0)), list[bytes]()
     try:
         while part := os.read(handle, _PIECE_BYTES if parts else _FIRST_BYTES):
@@ -167,7 +167,7 @@ def _kind(name: str) -> str:
 
 
 def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """The files of a folder and of those in it, but of none that a link leads back to."""
+    """The files of a folder and its subfolders; a link back to a folder above is not followed."""
     real = os.path.realpath(folder)
     if real not in within:
         files, folders = _listed(folder)
@@ -177,11 +177,12 @@ def _walk(folder: Path, within: tuple[str, ...] = ()) -> Iterator[tuple[str, lis
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the files and of the folders in a folder, sorted, without hidden ones."""
     names: tuple[list[str], list[str]] = ([], [])
     with read_error(str(folder)), os.scandir(folder) as entries:
         for entry in entries:
             if _is_image(entry.name) and not entry.is_file() and not entry.is_dir() and Path(entry.path).exists():
-                raise DataError(f"{entry.name} is no regular file.")  # a pipe would be waited for without end
+                raise DataError(f"{entry.name} is no regular file.")  # opening a pipe would block
             if not entry.name.startswith("."):
                 names[entry.is_dir()].append(entry.name)
     return sorted(names[0]), sorted(names[1])

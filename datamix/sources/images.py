@@ -1,8 +1,9 @@
 """Images of any size and format, decoded to pixels of one size.
 
-JPEG is decoded by simplejpeg, everything else and every change of size by Pillow: on photographs made 64×64, 1.3 times
-as fast as Pillow alone, 3 to 6 times where libjpeg shrinks large ones, and damage inside a file is an error. OpenCV is
-1.3 times as fast again, but shows the upper half of a truncated JPEG, and its pixels depend on the machine.
+simplejpeg decodes JPEG; Pillow decodes everything else, except plain PNG if OpenCV is installed, and resizes. For
+photographs resized to 64×64, that is 1.3 times as fast as Pillow alone, or 3 to 6 times if libjpeg shrinks large ones,
+and damage inside a file is an error. For JPEG, OpenCV is 1.3 times as fast again, but returns the upper half of a
+truncated file, and its pixels depend on the machine.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-"""What names of image files end with."""
+"""The suffixes of image files."""
 
 Mode = Literal["L", "RGB"]
 Fit = Literal["resize", "crop", "pad"]
 
-_GAP = 4  # libjpeg may shrink a JPEG to this many times what is asked for, much faster than Pillow
+_GAP = 4  # libjpeg may shrink a JPEG to this many times the size that is needed, much faster than Pillow
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow would start other programs for some others
-_PNG, _HEAD_BYTES = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 33  # of a PNG file: its beginning, and what says size and colours
+_PNG, _HEAD_BYTES = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 33  # of a PNG file: its beginning; its head with size and colours
 _CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")  # how a part of a PNG file begins and ends
 
 
@@ -40,20 +41,20 @@ _CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")  # how a part of a PNG
 class ImageFormat:
     """The size and colours that images are decoded to.
 
-    Images are turned upright as their EXIF orientation says; of 16 bits a colour the upper 8 are kept; of an animation
-    or of several pages, the first. Sizes change by Pillow's antialiased bilinear filter.
+    Images are turned upright by their EXIF orientation. Of 16-bit colours, the upper 8 bits are kept; of an animation
+    or several pages, the first image. Pillow's antialiased bilinear filter changes sizes.
 
     Attributes:
       height: Pixels, 1 or more.
       width: Pixels, 1 or more.
       mode: "L" is grey, one channel; "RGB" has three.
-      fit: "resize" stretches the image; "crop" fills all pixels and cuts off what stands over, on both sides alike;
-        "pad" keeps all of the image and adds borders of `background`.
+      fit: "resize" stretches the image; "crop" fills all pixels and cuts off the excess, equally on both sides; "pad"
+        keeps all of the image and adds borders of `background`.
       background: The colour behind transparent pixels and beside padded images: a name of CSS, or "#rrggbb".
       is_exact: Whether images of another size are refused.
 
     Raises:
-      ConfigError: One of them is not allowed.
+      ConfigError: A setting is not allowed.
       InstallationError: Pillow or simplejpeg is not installed.
 
     >>> ImageFormat(height=28, width=28, mode="RGB").spec
@@ -84,7 +85,7 @@ class ImageFormat:
 
     @property
     def _colour(self) -> tuple[int, ...]:
-        """The background: red, green and blue, where it is allowed."""
+        """The background as red, green and blue; of another length if it is not allowed."""
         with installed():
             from PIL import ImageColor
         try:
@@ -93,14 +94,15 @@ class ImageFormat:
             return ()
 
     def decode(self, data: bytes | memoryview, out: np.ndarray) -> None:
-        """Decode one image; several threads may do so at once, and most of the work lets go of the GIL.
+        """Decode one image. Several threads may call this at once; most of the work releases the GIL.
 
         Args:
-          out: The array to fill: uint8, of the shape in `spec`.
+          data: The content of an image file.
+          out: The array to fill: uint8, with the shape in `spec`.
 
         Raises:
-          DataError: The file is damaged, truncated or no image, is of another size, or its pixels have no known range.
-            The message does not say which file.
+          DataError: The file is damaged, truncated or no image, its pixels have no known range, or `is_exact` and it
+            has another size. The message does not name the file.
         """
         try:
             if data[:3] == b"\xff\xd8\xff":
@@ -117,16 +119,16 @@ class ImageFormat:
                 raise DataError(f"{text}; set height and width, which all are made to.")
             pixels = self._fitted(image).tobytes()
             out[...] = np.frombuffer(pixels, np.uint8).reshape(out.shape)  # half the time of np.asarray(image)
-        except _damage() as error:  # written out: a context costs as much as a call that lets go of the GIL
+        except _damage() as error:  # not `with damage()`, which costs as much as a call that releases the GIL
             raise _damaged(error) from error
 
     def _jpeg(self, data: bytes | memoryview) -> Image | None:
-        """The image in a JPEG file, large enough to be fitted; None where simplejpeg has not its colours."""
+        """The image in a JPEG file, large enough to be fitted; None if simplejpeg does not support its colours."""
         library, decoder = pillow(), simplejpeg()
         height, width, colours, _ = decoder.decode_jpeg_header(data)
         if colours not in ("Gray", "YCbCr", "RGB"):
             return None
-        if library.MAX_IMAGE_PIXELS and height * width > 2 * library.MAX_IMAGE_PIXELS:  # Pillow's bound as well
+        if library.MAX_IMAGE_PIXELS and height * width > 2 * library.MAX_IMAGE_PIXELS:  # as in Pillow
             raise DataError(f"it has {width}×{height} pixels, more than are decoded")
         header = library.open(io.BytesIO(data), formats=_FORMATS) if b"Exif\0\0" in bytes(data[: 2**16]) else None
         orientation = header.getexif().get(0x0112, 1) if header else 1
@@ -146,7 +148,7 @@ class ImageFormat:
 
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             image = ImageOps.exif_transpose(file)
-        if image.mode == "I" and file.format == "PPM":  # 16 bits, of which Pillow makes the largest value 65,535
+        if image.mode == "I" and file.format == "PPM":  # 16 bits, which Pillow scales to a largest value of 65,535
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if image.mode in ("I", "F") or (image.mode.startswith("I;16") and "transparency" in image.info):
             raise DataError(f"its pixels are of Pillow's mode {image.mode}, which no grey or colour is known for")
@@ -170,10 +172,10 @@ class ImageFormat:
 
 
 def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
-    """The pixels of a whole PNG file of 8-bit grey or RGB, by OpenCV, [height, width, 1 or 3].
+    """The pixels of an undamaged PNG file of 8-bit grey or RGB, by OpenCV: uint8 [height, width, 1 or 3].
 
-    OpenCV takes a fifth of Pillow's time for small ones, but prints what is wrong with damaged ones, and passes over
-    what Pillow heeds. None for those and others, and where it is not installed.
+    OpenCV takes a fifth of Pillow's time for small images, but prints warnings about damaged ones, and ignores some
+    chunks that Pillow respects. Such files, and all others, give None, as does OpenCV if it is not installed.
     """
     if not _is_plain(bytes(data[:_HEAD_BYTES])) or (cv2 := opencv()) is None:
         return None
@@ -195,14 +197,14 @@ def _plain_png(data: bytes | memoryview) -> np.ndarray | None:
 
 @lru_cache(64)
 def _is_plain(head: bytes) -> bool:
-    """Whether a file that begins so is PNG of 8-bit grey or RGB; most of a dataset begin alike."""
+    """Whether a file that begins so is PNG of 8-bit grey or RGB; cached, as most files of a dataset begin alike."""
     is_png = head[:16] == _PNG and head[24:26] in (b"\x08\x00", b"\x08\x02")
     return is_png and zlib.crc32(head[12:29]) == int.from_bytes(head[29:])
 
 
 @cache
 def opencv() -> Any:
-    """OpenCV; None where it is not installed."""
+    """OpenCV; None if it is not installed."""
     with contextlib.suppress(ImportError):
         import cv2
 
@@ -230,7 +232,7 @@ def simplejpeg() -> Any:
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Say of a library that reads images that it cannot be imported."""
+    """Raise InstallationError if a library that reads images cannot be imported."""
     try:
         yield
     except ImportError as error:
@@ -240,7 +242,7 @@ def installed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def damage() -> Iterator[None]:
-    """Say of a file that Pillow or simplejpeg refuses what is wrong with it."""
+    """Raise a DataError that says what is wrong with a file that Pillow or simplejpeg refuses."""
     try:
         yield
     except _damage() as error:
@@ -249,9 +251,9 @@ def damage() -> Iterator[None]:
 
 @cache
 def _damage() -> tuple[type[Exception], ...]:
-    """What Pillow and simplejpeg raise on damaged files, by the format."""
-    of_pillow: type[Exception] = pillow().DecompressionBombError
-    return (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error, of_pillow)
+    """The errors that Pillow and simplejpeg raise on damaged files, which depend on the format."""
+    too_large: type[Exception] = pillow().DecompressionBombError
+    return (OSError, ValueError, SyntaxError, EOFError, LookupError, OverflowError, struct.error, too_large)
 
 
 def _damaged(error: Exception) -> DataError:
@@ -263,7 +265,7 @@ def _damaged(error: Exception) -> DataError:
 
 
 def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
-    """The smallest and largest sizes of images, in words; those that cannot be read do not count."""
+    """The smallest and largest heights and widths of images, in words; unreadable ones do not count."""
     sizes = []
     for file in files:
         with contextlib.suppress(DataError), damage(), pillow().open(file, formats=_FORMATS) as image:
@@ -274,17 +276,19 @@ def image_sizes(files: Iterable[str | IO[bytes]]) -> str:
     return f"{height} pixels high and {width} wide"
 
 
-def image_format(images: Iterable[str | IO[bytes]], *, height: int | None, width: int | None, **of: Any) -> ImageFormat:
-    """What images are decoded to; where no size is set, the error says that of some of them, `images`."""
+def image_format(
+    images: Iterable[str | IO[bytes]], *, height: int | None, width: int | None, **settings: Any
+) -> ImageFormat:
+    """The format to which images are decoded; if no size is set, the error says the sizes of some of them, `images`."""
     if height is None or width is None:
         text, key = f"the first images are {image_sizes(images)}", "width" if height else "height"
         raise ConfigError(text, key=key, value=None, hint="Set height and width.")
-    return ImageFormat(height=height, width=width, **of)
+    return ImageFormat(height=height, width=width, **settings)
 
 
 def image_size(data: bytes) -> tuple[int, int, str]:
-    """The height, the width and Pillow's mode of an image, which is not decoded for it."""
+    """The height and width of an image when upright, and Pillow's mode, without decoding it."""
     with damage(), pillow().open(io.BytesIO(data), formats=_FORMATS) as image:
-        turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5  # which Pillow has turned already
+        turned = image.format != "TIFF" and image.getexif().get(0x0112, 1) >= 5  # Pillow itself turns TIFF upright
         height, width = image.size if turned else image.size[::-1]
         return height, width, image.mode

@@ -1,4 +1,4 @@
-"""Long work on records: the processors that it may use, and the bar that says how far it is."""
+"""Long work on records: the number of processors that it may use, and a bar that shows its progress."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-_LEAST_RECORDS = 5_000  # fewer are read before one would look
+_LEAST_RECORDS = 5_000  # fewer are read before anyone would look at a bar
 
 
 def num_cores() -> int:
@@ -19,7 +19,11 @@ def num_cores() -> int:
 def progress_bar(
     label: str, total: int, *, unit: str = "records", least: int = _LEAST_RECORDS
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while more than `least` records are read; where stderr is no terminal, a plain line."""
+    """A bar on stderr for work on more than `least` units; a plain line if stderr is no terminal.
+
+    Yields:
+      A function to call with the number of units done since its last call.
+    """
     if total <= least:
         yield lambda _: None
     elif not sys.stderr.isatty():

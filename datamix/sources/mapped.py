@@ -1,4 +1,4 @@
-"""Files that are mapped into memory: what was looked at is let go of, and a file that is cut short is noticed."""
+"""Files that are mapped into memory: pages that were read are released, and truncated files are noticed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 
 from datamix.errors import DataError
 
-KEPT_BYTES = 64 * 2**20  # of all files together, until the pages of the file that is read are let go of
-_AROUND_BYTES = 2**16  # mapped at a page's first use, where the system has them in memory
-_SPARSE = 8  # one row in so many, or fewer: the system reads 128 KiB around a row, which takes 100 times as long
+KEPT_BYTES = 64 * 2**20  # read from all files together before the pages of the current one are released
+_AROUND_BYTES = 2**16  # mapped around a page at its first use, if the system has them in memory
+_SPARSE = 8  # at most one row in so many is read: reading 128 KiB around each, as usual, would take 100 times as long
 _touched: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
 _is_sparse: WeakKeyDictionary[mmap.mmap, bool] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def mapping_of(values: np.ndarray) -> mmap.mmap | None:
-    """The mapping that an array is a view of; None where it lies in memory of its own."""
+    """The mapping that an array is a view of; None if it has its own memory."""
     base: object = values
     while isinstance(base, np.ndarray | memoryview):
         base = base.base if isinstance(base, np.ndarray) else base.obj
@@ -30,16 +30,17 @@ def mapping_of(values: np.ndarray) -> mmap.mmap | None:
 
 
 def before_read(values: np.ndarray, num_rows: int, span: int) -> None:
-    """Check that the file of a mapped array is still whole, and tell the system what is read of it.
+    """Check that the file of a mapped array is not truncated, and tell the system how it will be read.
 
-    Beyond the end of a file that was cut short, the process would be killed.
+    Reading beyond the end of a truncated file would kill the process.
 
     Args:
-      values: The array, or a view of it; one that is not mapped is left alone.
+      values: The array, or a view of it; one that is not mapped is ignored.
+      num_rows: The number of rows that will be read.
       span: The number of rows from the first of them to the last.
 
     Raises:
-      DataError: The file has been cut short.
+      DataError: The file was truncated after it was opened.
     """
     mapping = mapping_of(values)
     if mapping is None:
@@ -54,9 +55,9 @@ def before_read(values: np.ndarray, num_rows: int, span: int) -> None:
 
 
 def after_read(values: np.ndarray, num_rows: int) -> None:
-    """Count rows of a mapped array as looked at, and let go of its pages where these have become many.
+    """Count rows of a mapped array as read, and release its pages once there are many.
 
-    The pages of a file count as the process's own memory until then. They stay in the system's.
+    Until then, the pages count as memory of the process. The system still keeps them in its own cache.
     """
     mapping = mapping_of(values)
     if mapping is None:
@@ -72,8 +73,8 @@ def after_read(values: np.ndarray, num_rows: int) -> None:
 
 
 def by_reference(data: Any) -> Any:
-    """The same data, of which arrays in mapped files, or in shared memory, are pickled as their place there."""
-    if type(data) is np.memmap and data.mode in ("r", "r+", "w+"):  # none of its own, as of a copy of some rows
+    """The same data, in which arrays in mapped files or shared memory are pickled as references to these."""
+    if type(data) is np.memmap and data.mode in ("r", "r+", "w+"):  # a copy of some rows has no mode
         return data.view(_Mapped)
     if type(data) is np.ndarray and mapping_of(data) is not None:
         return data.view(_Shared)
@@ -93,7 +94,7 @@ class _Mapped(np.memmap[Any, Any]):
 class _Shared(np.ndarray[Any, Any]):
     def __reduce_ex__(self, protocol: Any) -> Any:
         address = self.ctypes.data
-        with contextlib.suppress(OSError):  # Linux alone says which file lies where
+        with contextlib.suppress(OSError):  # only Linux says which file is mapped where
             for line in Path("/proc/self/maps").read_text().splitlines():
                 span, flags, offset, _, _, *path = line.split(maxsplit=5)
                 begin, end = (int(part, 16) for part in span.split("-"))

@@ -1,19 +1,19 @@
-"""Whether numbers of 64 bits can be stored in 32 without becoming other numbers."""
+"""Checks whether 64-bit numbers can be stored in 32 bits without becoming other numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_MOST_COLUMNS = 4096  # up to so many elements, each element of a vector is looked at by itself
-_LEAST_STEPS = 2**16  # of float32 between the smallest and the largest value: what 16-bit pixels have
-_NOISE = 2.0**-44  # relative to the largest value: what is left of rounding in 64 bits is no difference
+_MOST_COLUMNS = 4096  # each element of a vector is checked by itself, in vectors of at most this length
+_LEAST_STEPS = 2**16  # of float32 between the smallest and the largest value: as many as 16-bit pixels have
+_NOISE = 2.0**-44  # relative to the largest value: smaller differences come from rounding in 64 bits
 
 
 def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
-    """The loss where values are stored in another dtype, to go on from "leaf 'x' "; empty if nothing is.
+    """What is lost if values are stored in another dtype, as a phrase after "leaf 'x' "; empty if nothing is.
 
-    Rounding is no loss; it is one where whole numbers become others, where values become infinite, and where the
-    differences between them are no longer seen.
+    Rounding is no loss. It is a loss if whole numbers become others, if values become infinite, or if the differences
+    between values disappear.
 
     >>> what_is_lost(np.array([1750000001.0, 1750000002.0]), np.dtype(np.float32))
     'holds 1750000001, which becomes 1750000000 in float32'
@@ -26,21 +26,21 @@ def what_is_lost(values: np.ndarray, dtype: np.dtype) -> str:
 
 
 class Narrowing:
-    """The values of a leaf that are stored in another dtype, as they go by chunk by chunk.
+    """Collects what is lost if the values of a leaf, added chunk by chunk, are stored in another dtype.
 
     Values are compared with one another: each element of a vector by itself, an image as a whole.
     """
 
     def __init__(self, dtype: np.dtype) -> None:
         self._dtype = dtype
-        # Of each column: the smallest and largest finite value, whether all are whole, and one that is stored as
-        # another, NaN where there is none. Of whole numbers, all together, the first two.
+        # Floats, by column: the smallest and largest finite value, the first value that the dtype changes (NaN if
+        # there is none), and whether all are whole numbers. Integers: the smallest and largest value of all columns.
         self._low = self._high = self._changed = np.zeros(0)
         self._is_whole = np.zeros(0, bool)
         self._limits: tuple[int, int] | None = None
 
     def add(self, values: np.ndarray) -> None:
-        """Look at some records, shape [count, ...]."""
+        """Add the values of some records, shape [count, ...]."""
         if not values.size or values.dtype.itemsize <= self._dtype.itemsize or values.dtype.kind != self._dtype.kind:
             return
         if values.dtype.kind in "iu":
@@ -64,7 +64,7 @@ class Narrowing:
         self._is_whole &= ((columns == np.floor(columns)) | np.isnan(columns)).all(axis=0)
 
     def lost(self) -> str:
-        """The loss in all that has gone by; see `what_is_lost`."""
+        """What is lost of the values added so far; see `what_is_lost`."""
         if self._limits is not None:
             limits = np.iinfo(self._dtype)
             outside = next((value for value in self._limits if not limits.min <= value <= limits.max), None)
@@ -87,7 +87,7 @@ class Narrowing:
 
 
 def beyond(values: np.ndarray, dtype: np.dtype) -> int | None:
-    """The first row whose numbers lie outside what a dtype holds; None if there is none.
+    """The index of the first row with a number outside the range of a dtype; None if there is none.
 
     >>> beyond(np.array([1, 2**40, 3]), np.dtype(np.int32))
     1
@@ -104,7 +104,7 @@ def beyond(values: np.ndarray, dtype: np.dtype) -> int | None:
 
 
 def mend(name: str, lost: str) -> str:
-    """The advice on numbers that do not fit the 32 bits in which they are stored; a cast comes too late."""
+    """The advice for a loss that `what_is_lost` found. Casting with an operator would come too late."""
     if "beyond" in lost:
         smaller = "divide it"
     elif "float" in lost:

@@ -1,4 +1,4 @@
-"""Sources out of Python objects: arrays by leaf, lists of records, datasets with `len()` and `[i]`."""
+"""Sources made of Python objects: arrays by leaf, lists of records, datasets with `len()` and `[i]`."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def as_source(data: object, provenance: str | None = None) -> Source:
       data: One of
 
         - a `Source`; `provenance` and `class_names` may be missing, and instead of `take` it may have `read`;
-        - a dict of arrays of the same length along their first axis, by leaf; a pair of them, `(image, label)`; a
-          DataFrame, of which each column of numbers is a leaf and the others are left out; a `pyarrow.Table`, or a
+        - a dict of arrays, by leaf, of the same length along their first axis; a pair of such arrays, `(image, label)`;
+          a DataFrame, whose columns of numbers become leaves, without its other columns; a `pyarrow.Table`, or a
           `datasets.Dataset`, see `datamix.sources.arrow.tabular`;
-        - any object with `len()` whose `[i]` is record i, such as a list, or a dataset for torch or Grain. A record is
-          a dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; images of Pillow become
-          arrays, in RGB where they have a palette or the colours of print. All records have the leaves, shapes and
-          dtypes of the first one. Its classes are named by `classes`, as torchvision's are, or by Hugging Face's
-          `features`. Where it has `__getitems__(indices)`, records are asked for in chunks; where it has
+        - any object with `len()` whose `[i]` is record i, such as a list, or a torch or Grain dataset. A record is a
+          dict of numbers and arrays, a named tuple of them, or a pair `(image, label)`; Pillow images become arrays,
+          converted to RGB if they have a palette or other colours, such as CMYK. All records must have the leaves,
+          shapes and dtypes of the first one. The names of classes come from `classes`, as torchvision has them, or from
+          Hugging Face's `features`. If the object has `__getitems__(indices)`, records are read in chunks; if it has
           `take(indices, out)`, it fills the arrays itself.
 
-        Several threads may call the `take` of a source or an object at once. For `[i]` and `__getitems__` they wait for
-        one another, as few datasets are made for more than one thread.
-      provenance: what the report says of where the records come from; by default "arrays" or "objects".
+        Several threads may call the `take` of a source or an object at once. They call `[i]` and `__getitems__` one at
+        a time, as few datasets are made for more than one thread.
+      provenance: The kind of place that reports give for the records; by default "arrays" or "objects".
 
     Raises:
-      ConfigError: This is none of them.
-      DataError: A leaf is not of numbers, or the arrays differ in length.
+      ConfigError: `data` is none of these.
+      DataError: A leaf does not hold numbers, or the arrays differ in length.
 
     >>> source = as_source([{"x": [0.5, 1.0], "label": 3}, {"x": [2.0, 2.5], "label": 4}])
     >>> source.num_records, str(source.spec["x"])
@@ -105,7 +105,7 @@ def _class_names(data: Any) -> tuple[str, ...]:
 
 
 def _stream(data: object) -> ConfigError:
-    """The error for what gives its records in order alone."""
+    """The error for data that can only be iterated in order."""
     text = f"{_kind(data)} is no source: it gives its records in order alone, and a mix asks for any by its number"
     mend = "datamix.prepare(NAME, records, limit=…) writes so many of them to the disk once and gives a source"
     return ConfigError(f"{text}; {mend}, and list(…) holds all of them in memory.")
@@ -113,12 +113,12 @@ def _stream(data: object) -> ConfigError:
 
 @dataclass(frozen=True)
 class Objects:
-    """The records of an object with `len()` and `[i]`; Python's numbers become int64 and float64, as NumPy has them."""
+    """The records of an object with `len()` and `[i]`; Python's numbers become int64 and float64, as in NumPy."""
 
     data: Any
     provenance: str = "objects"
     class_names: tuple[str, ...] = ()
-    _alone: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.data, self.provenance, self.class_names)  # a lock cannot be pickled
@@ -133,7 +133,7 @@ class Objects:
 
     @cached_property
     def _first(self) -> dict[str, np.ndarray]:
-        """The leaves of the first record, which all others are like."""
+        """The leaves of the first record, which all others must match."""
         if not self.num_records:
             return {}
         try:
@@ -151,7 +151,7 @@ class Objects:
             return
         numbers, like = indices.tolist(), self._first
         if hasattr(self.data, "__getitems__"):
-            with self._alone:
+            with self._lock:
                 records = self.data.__getitems__(numbers)
             if len(records) != len(numbers):
                 raise DataError(f"__getitems__ gives {len(records)} records for {len(numbers)} indices.")
@@ -170,12 +170,12 @@ class Objects:
                     out[leaf][row] = value
 
     def _record(self, number: int) -> Any:
-        with self._alone:
+        with self._lock:
             return self.data[number]
 
     @cached_property
     def _fills_arrays(self) -> bool:
-        """Whether the object has a `take(indices, out)`; that of other libraries takes other things."""
+        """Whether the object has a `take(indices, out)`; the `take` of other libraries has other parameters."""
         take: Callable[..., Any] | None = getattr(self.data, "take", None)
         try:
             return take is not None and list(inspect.signature(take).parameters)[1:2] == ["out"]
@@ -185,7 +185,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class UserSource(PartOfSource):
-    """A source of the user's that has `take`, and lacks another member of `Source`."""
+    """A user's source that has `take`, but lacks other members of `Source`."""
 
     source: Any
     named: str | None = None
@@ -200,7 +200,7 @@ class UserSource(PartOfSource):
 
 
 class UserReadableSource(UserSource, TakeFromRead):
-    """A source of the user's that has `read`, and perhaps `take`."""
+    """A user's source that has `read`, and perhaps `take`."""
 
     def read(self) -> Arrays:
         return cast("Arrays", self.source.read())
@@ -241,7 +241,7 @@ def _array(leaf: str, value: object, where: str) -> np.ndarray:
 
 
 def _with_known_colours(image: Any) -> Any:
-    """An image of Pillow whose values are grey, red, green and blue, and alpha."""
+    """The Pillow image, converted to RGB or RGBA unless its values are grey or RGB, with or without alpha."""
     if image.mode in ("1", "L", "LA", "RGB", "RGBA") or image.mode.startswith(("I", "F")):
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")

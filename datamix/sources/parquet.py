@@ -1,4 +1,4 @@
-"""Records in Parquet files and in datasets of Hugging Face: numbers, lists of numbers, images, class labels."""
+"""Records in Parquet files and Hugging Face datasets: numbers, lists of numbers, images, class labels."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def parquet(
     background: str = "white",
     split: str = "train",
 ) -> Sliced:
-    """Rows of Parquet files, of Arrow's own, or of what Hugging Face's `save_to_disk` wrote; also called `huggingface`.
+    """Rows of Parquet files, Arrow files or folders of Hugging Face's `save_to_disk`; also named `huggingface`.
 
-    Images, see `datamix.sources.images.ImageFormat`, have the size and colours of the first by default.
+    Images, see `datamix.sources.images.ImageFormat`, must all have the size of the first unless a size is set.
 
     Args:
       path: A file, a folder, a glob or a list of them; a mapping from splits to them; or a folder of `save_to_disk`,
-        which has splits of its own.
+        which has its own splits.
       leaves: Leaf name to column; see `datamix.sources.columns.open_columns`.
-      pad_to: Leaf name to the length that its lists, of varying length, are padded to.
-      split: TFDS's syntax.
+      pad_to: Leaf name to the length to which its lists, of varying length, are padded.
+      split: The records to read, in TFDS's syntax.
     """
     files = saved_files(expanded(path)) if isinstance(path, str) else None
     is_saved = files is not None
@@ -55,7 +55,7 @@ def parquet(
 
 
 def saved_files(folder: Path) -> dict[str, tuple[Path, ...]] | None:
-    """The files of each split of a folder that `save_to_disk` wrote; None if this is no such folder."""
+    """The files of each split in a folder that `save_to_disk` wrote; None if the folder is no such one."""
     splits = {"train": folder}
     with read_error(str(folder)):
         has_splits, is_split = ((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
@@ -81,7 +81,7 @@ def _names(file: Path, find: Callable[[Any], Sequence[object]]) -> list[str]:
 
 
 class ParquetFile:
-    """A Parquet file, whose row groups are the groups of rows; see `datamix.sources.columns.Part`."""
+    """A Parquet file, whose row groups are its groups of rows; see `datamix.sources.columns.Part`."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
@@ -93,14 +93,14 @@ class ParquetFile:
         self.rows = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
 
     def read(self, group: int, columns: Sequence[str]) -> Any:
-        """The file is opened anew, as one that is open serves one thread."""
+        """Read some columns of a group. The file is opened anew, as an open one serves only one thread."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.name, metadata=self._metadata, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=columns)
 
     def missing(self, column: str) -> int:
-        """Statistics, which most files hold, say it."""
+        """The number of missing values, from the statistics that most files hold; 0 if there are none."""
         index = self.schema.get_field_index(column)
         paths = [self._metadata.schema.column(number).path for number in range(self._metadata.num_columns)]
         if index < 0 or column not in paths:  # a list, or a struct

@@ -1,4 +1,4 @@
-"""Streams of records, which can be gone through in order alone, written into the cache so that any can be read."""
+"""Streams of records, which can only be iterated in order, written into the cache so that any record can be read."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class Prepared(MemoryArrays):
 
 
 def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | Path | None = None) -> Prepared:
-    """Write the records of a stream into the cache, once, and hand them out as a source for `mix` and `load`.
+    """Write the records of a stream into the cache, once, and return them as a source for `mix` and `load`.
 
-    A mix asks for any record by its number, and a stream gives them in order alone. Memory holds a few hundred records
-    at a time. What is there under the same name with the same limit is used again, and `notes` says so; what was cut
-    off in the middle begins anew.
+    A mix reads records by their numbers, and a stream yields them only in order. Memory holds a few hundred records at
+    a time. Records that the cache already holds under the same name and limit are used again, and `notes` says so; an
+    interrupted write starts anew.
 
     Args:
       name: The name of the records in the cache.
       records: Any iterable of records as `datamix.mix` takes them: dicts of numbers and arrays, pairs (image, label).
-        It is not gone through where the cache holds its records.
-      limit: How many records are written at most.
+        It is not iterated if the cache holds its records.
+      limit: The largest number of records to write.
       directory: The directory of the cache; by default `$XDG_CACHE_HOME/datamix`, else `~/.cache/datamix`.
 
     Raises:
-      ConfigError: The name or the limit is none, or this cannot be gone through.
+      ConfigError: `name` is no text, `limit` is no number of records, or `records` cannot be iterated.
       DataError: There is no record, or the records differ in leaves, shapes or types.
       ResourceError: The cache cannot be written.
 
@@ -82,7 +82,7 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
     except OSError as error:
         path, is_full = str(error.filename or ""), error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not is_full and not path.startswith(str(place.cache_dir)):
-            raise  # the stream's own
+            raise  # from the stream
         text = f"{path or place.path} cannot be written: {error.strerror}; directory= names another disk."
         raise ResourceError(text) from error
     notes = []
@@ -95,7 +95,7 @@ def prepare(name: str, records: Iterable[Any], *, limit: int, directory: str | P
 
 
 class _Window:
-    """The records of a stream that are in memory, by their numbers: its first, and those from `begin` on."""
+    """The records of a stream that are in memory, by their numbers: the first one, and those from `begin` on."""
 
     first: Any
     records: Sequence[Any]
@@ -109,7 +109,7 @@ class _Window:
 
 
 def _chunks(name: str, stream: Iterator[Any], limit: int) -> Chunks:
-    """The first records of a stream as chunks of arrays; returns their statistics, and whether there are more."""
+    """Yield the first records of a stream as chunks of arrays; return their statistics, and whether there are more."""
     window = _Window()
     source = Objects(window)
     parts: dict[str, list[tuple[LeafStatistics, int]]] = {}

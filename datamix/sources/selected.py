@@ -1,4 +1,4 @@
-"""Some records of a source, by their numbers: those of a file, those for which a condition holds, every other one."""
+"""Selections of a source's records: by their numbers, by a condition, or every n-th one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from datamix.sources.conditions import Condition
 
 @dataclass(frozen=True, eq=False)
 class Selected(PartOfSource):
-    """Some records of a source, in an order of their own.
+    """Some records of a source, in a given order.
 
     Attributes:
-      note: What a user must know of the selection; empty if nothing.
+      indices: Their numbers in the source, int64 [num_records].
+      note: A sentence for the user on the selection; empty if there is none.
 
     >>> from datamix.sources.objects import as_source
     >>> some = Selected(as_source({"x": np.arange(10)}), np.array([7, 2, 4]))
@@ -45,7 +46,7 @@ class Selected(PartOfSource):
 
 
 def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
-    """Every so many records of a source that is made up of parts, given the size and the step of each.
+    """Every n-th record of each part of a source, given the size and the n of each part.
 
     >>> from datamix.sources.objects import as_source
     >>> stepped(as_source({"x": np.arange(10)}), [(6, 3), (4, 2)]).indices.tolist()
@@ -58,6 +59,10 @@ def stepped(source: Source, parts: Sequence[tuple[int, int]]) -> Selected:
 
 def where(source: Source, condition: str, key: str) -> Selected:
     """The records of a source for which a condition holds; see `datamix.sources.conditions.Condition`.
+
+    Raises:
+      ConfigError: It is no condition on leaves of this source.
+      DataError: It holds for no record.
 
     >>> from datamix.sources.objects import as_source
     >>> some = where(as_source({"x": np.arange(10)}), "x < 2 or x == 7", "source.a.where")
@@ -74,7 +79,12 @@ def where(source: Source, condition: str, key: str) -> Selected:
 
 
 def records_of(source: Source, records: str | np.ndarray, key: str) -> Selected:
-    """The records of a source whose numbers are given, int [count] or an `.npy` file of them, in their order."""
+    """The records with these numbers, int [count] or the path of an `.npy` file of them, in this order.
+
+    Raises:
+      ConfigError: These are no numbers of records of this source, or one is repeated.
+      DataError: The file is missing or damaged.
+    """
     path = records if isinstance(records, str) else None
     numbers = np.asarray(records) if path is None else _loaded(path, key)
     shown: object = ... if path is None else path
@@ -104,11 +114,11 @@ def _loaded(path: str, key: str) -> np.ndarray:
     file: Path = expanded(path)
     with read_error(path):
         is_file = file.is_file()
-    if not is_file:  # a pipe would be waited for without end
+    if not is_file:  # opening a pipe would block
         raise DataError(f"there is no such file (looked for it at {file.absolute()})", key=key, value=path)
     try:
         with file.open("rb") as opened:
             numbers: np.ndarray = npy.read_array(opened, allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError) as error:  # as damage has it
+    except (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError) as error:  # by the damage
         raise DataError(f"it is no .npy file of numbers, or a damaged one: {error}", key=key, value=path) from error
     return numbers

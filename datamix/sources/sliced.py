@@ -1,4 +1,4 @@
-"""A part of a source that has no splits of its own, in the syntax of splits."""
+"""Slices of a source in TFDS's split syntax."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from datamix.spec import Arrays
 
 
 def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -> Sliced:
-    """Some records of a source.
+    """The records of a source in a split.
 
     Args:
-      source: A source of all records, those of one split after those of another.
-      sizes: The number of records in each split, in their order; by default all of them are the one split `train`.
+      source: A source of all records, split after split.
+      split: The records to read, in TFDS's syntax.
+      sizes: The number of records in each split, in the order of the source; by default, all are the split `train`.
 
     >>> from datamix.sources.objects import as_source
     >>> whole = as_source({"x": np.arange(10)})
@@ -31,7 +32,7 @@ def sliced(source: Source, split: str, sizes: Mapping[str, int] | None = None) -
 
 @dataclass(frozen=True)
 class Sliced(PartOfSource):
-    """Ranges of the records of a source: the first record of each, and the one after its last."""
+    """Ranges of the records of a source, each as (start, stop)."""
 
     source: Source
     ranges: Sequence[tuple[int, int]]
@@ -46,7 +47,7 @@ class Sliced(PartOfSource):
         return reads_whole(self.source)
 
     def read(self) -> Arrays:
-        if not reads_whole(self.source):  # the other records need not be decoded
+        if not reads_whole(self.source):  # decode no records outside the ranges
             return take_all(self, self.num_records)
         whole = read_all(self.source)
         parts = [{leaf: values[start:stop] for leaf, values in whole.items()} for start, stop in self.ranges]
@@ -54,14 +55,14 @@ class Sliced(PartOfSource):
 
     @property
     def in_memory(self) -> Arrays:
-        """The arrays in memory in which the records lie, by leaf, where the slice is one range."""
+        """The arrays in memory in which the records lie, by leaf; empty unless the slice is one range."""
         if len(self.ranges) != 1:
             return {}
         start, stop = self.ranges[0]
         return {leaf: values[start:stop] for leaf, values in getattr(self.source, "in_memory", {}).items()}
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
-        """The statistics that the source has kept, where the slice is all of it."""
+        """The statistics that the source has stored, if the slice is all of it; otherwise None."""
         return statistics_of(self.source) if list(self.ranges) == [(0, self.source.num_records)] else None
 
     def _of_whole(self, indices: np.ndarray) -> np.ndarray:
@@ -74,5 +75,5 @@ class Sliced(PartOfSource):
 
     @property
     def block_records(self) -> int | None:
-        """The records that lie together, where the source says it: in ranges as in the whole, but for their ends."""
+        """The number of records that are stored together, if the source says it; the ends of ranges may have fewer."""
         return getattr(self.source, "block_records", None)

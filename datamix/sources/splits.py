@@ -19,11 +19,13 @@ _PART = re.compile(rf"^\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>{_BOUND})?\s*:\s
 def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") -> list[tuple[str, int, int]]:
     """Turn a split in TFDS's syntax into ranges of records.
 
-    A slice of records that reaches past the end of its split holds what there is, as a Python slice does.
+    A slice that reaches past the end of its split stops there, as in Python.
 
     Args:
-      text: Names joined by `+`, each with an optional slice in records or percent, where one percent sign is for both
-        ends; `all` is every split.
+      text: Names joined by `+`, each with an optional slice in records or percent; a percent sign at one end applies to
+        both. `all` means every split.
+      sizes: The number of records in each split.
+      where: The key that errors name.
 
     Returns:
       (split, start, stop) for each part, with 0 <= start <= stop <= sizes[split].
@@ -54,7 +56,7 @@ def resolve_split(text: str, sizes: Mapping[str, int], *, where: str = "split") 
 
 
 def split_ranges(text: str, sizes: Mapping[str, int]) -> list[tuple[int, int]]:
-    """The ranges of records of a split, first and one after the last, where those of all splits are numbered through.
+    """The ranges (start, stop) of the records of a split, counted over all splits.
 
     >>> split_ranges("test[:2]+train[:1]", {"train": 800, "test": 100})
     [(800, 802), (0, 1)]
@@ -64,7 +66,7 @@ def split_ranges(text: str, sizes: Mapping[str, int]) -> list[tuple[int, int]]:
 
 
 def sizes_of(splits: Mapping[str, Sequence[object]], counts: Iterable[int]) -> dict[str, int]:
-    """The number of records in each split, given its files, and the number of records in each file.
+    """The number of records in each split, given the files of each split and the number of records in each file.
 
     >>> sizes_of({"train": ["a", "b"], "test": ["c"]}, [3, 4, 5])
     {'train': 7, 'test': 5}
@@ -74,7 +76,7 @@ def sizes_of(splits: Mapping[str, Sequence[object]], counts: Iterable[int]) -> d
 
 
 def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: ArrayLike) -> np.ndarray:
-    """The records that indices into several ranges, one after the other, stand for.
+    """The records at some indices of several ranges, taken one after the other.
 
     >>> records_of_ranges([(800, 802), (0, 1)], np.array([2, 0]))
     array([  0, 800])
@@ -87,10 +89,11 @@ def records_of_ranges(ranges: Sequence[tuple[int, int]], indices: ArrayLike) -> 
 
 
 def located(ends: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a whole that each of some records lies in, and its place there, int64 [count] each.
+    """The part that each record lies in, and its index there, int64 [count] each.
 
     Args:
-      ends: The record after the last of each part, where those of all are numbered through, int64 [num_parts].
+      ends: The number of records up to the end of each part, int64 [num_parts].
+      indices: The numbers of records, counted over all parts, int64 [count].
 
     >>> located(np.array([3, 7]), np.array([2, 3, 6]))
     (array([0, 1, 1]), array([2, 0, 3]))
@@ -100,7 +103,7 @@ def located(ends: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def steps_of(text: str, *, where: str) -> list[tuple[str, int]]:
-    """Each part of a split without its step, which `resolve_split` does not know, and the step, 1 where there is none.
+    """The parts of a split without their steps, which `resolve_split` does not support, and each step, by default 1.
 
     >>> steps_of("train[:80%:3]+test[1::2]+extra", where="split")
     [('train[:80%]', 3), ('test[1:]', 2), ('extra', 1)]

@@ -1,4 +1,4 @@
-"""Statistics of the values of leaves: their smallest, largest and mean, and how many are no numbers."""
+"""Statistics of the values of leaves: the smallest, the largest, the mean, and the shares of NaN and infinite ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-_CHUNK_VALUES = 2**18  # small enough that a chunk stays in the processor's cache while it is looked at several times
+_CHUNK_VALUES = 2**18  # small enough that a chunk stays in the processor's cache while it is read several times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class LeafStatistics:
       nan: The share of values that are NaN, in [0, 1].
       inf: The share of values that are infinite, in [0, 1].
       num_negative: The number of values below 0.
-      num_records: The number of records that were looked at.
-      sampled: Whether these are only some of the records, evenly spaced ones.
+      num_records: The number of records that were read.
+      sampled: Whether these are only some, evenly spaced, of all records.
 
     >>> statistics = LeafStatistics.of(np.array([1.0, np.nan, 4.0, -2.0]))
     >>> statistics.min, statistics.max, statistics.mean, statistics.nan
@@ -41,7 +41,7 @@ class LeafStatistics:
 
     @classmethod
     def of(cls, values: np.ndarray, *, sampled: bool = False) -> Self:
-        """The statistics of an array; a large one is gone through chunk by chunk."""
+        """The statistics of an array, computed chunk by chunk."""
         rows = max(1, _CHUNK_VALUES // max(1, values[:1].size))
         smallest, largest, total, count, num_nan, num_negative = np.inf, -np.inf, 0.0, 0, 0, 0
         for start in range(0, len(values), rows):
@@ -73,7 +73,7 @@ class LeafStatistics:
 
     @classmethod
     def merged(cls, parts: Iterable[tuple[LeafStatistics, int]]) -> Self:
-        """The statistics of several parts of a leaf together, of each with the number of its values.
+        """The statistics of a leaf, from those of its parts and the number of values in each part.
 
         >>> whole = [LeafStatistics.of(np.array(values)) for values in ([1.0, np.nan], [4.0])]
         >>> LeafStatistics.merged(zip(whole, (2, 1))).report()
@@ -95,11 +95,11 @@ class LeafStatistics:
         )
 
     def num_unlabelled(self, num_records: int) -> int:
-        """The number of labels, of so many records, that are negative or NaN, and so no class."""
+        """The number of labels that are negative or NaN, and so no class, among so many records."""
         return self.num_negative + round(self.nan * num_records)
 
     def report(self) -> dict[str, float | None]:
-        """The entry of the leaf in a report; `sampled` stands there only where it is true."""
+        """The entry of the leaf in a report; it has `sampled` only if that is true."""
         hidden = {"num_negative", "num_records", *(() if self.sampled else ("sampled",))}
         return {key: value for key, value in asdict(self).items() if key not in hidden}
 
@@ -116,18 +116,18 @@ Statistics: TypeAlias = Mapping[str, Mapping[str, LeafStatistics]]
 
 
 def statistics_of(source: object) -> Mapping[str, LeafStatistics] | None:
-    """The statistics of every leaf over all records of a source, if it has kept them; see its own `statistics()`."""
+    """The statistics of every leaf over all records of a source, if its `statistics()` has them; otherwise None."""
     known: Callable[[], Mapping[str, LeafStatistics] | None] | None = getattr(source, "statistics", None)
     return None if known is None else known()
 
 
 def to_json(statistics: Mapping[str, LeafStatistics]) -> dict[str, dict[str, float | None]]:
-    """The statistics of each leaf, as JSON has it."""
+    """The statistics of each leaf as JSON."""
     return {leaf: asdict(each) for leaf, each in statistics.items()}
 
 
 def from_json(kept: Mapping[str, Mapping[str, Any]]) -> dict[str, LeafStatistics]:
-    """The statistics that `to_json` was given.
+    """The statistics of each leaf from the result of `to_json`.
 
     >>> from_json(to_json({"x": LeafStatistics.of(np.arange(3))}))["x"].mean
     1.0

@@ -1,4 +1,4 @@
-"""Tables of numbers in CSV and Parquet files: columns stacked into the leaf `features`, and one that is the label."""
+"""Tables of numbers in CSV and Parquet files: columns stacked into the leaf `features`, and one as the label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datamix.sources.splits import resolve_split, split_ranges
 from datamix.spec import Arrays
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
-# Numbers as people write them, which Arrow takes for text: 1,5 and 1,000.50, 1'000, 12 %, $5, 5 €.
+# Numbers as people write them, which Arrow reads as text: 1,5 and 1,000.50, 1'000, 12 %, $5, 5 €.
 _WRITTEN_NUMBER = r"^\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?[.,]?\d[\d.,'_\s]*([eE][-+]?\d+)?\s*[%\p{Sc}]?\s*$"
 
 _WRITTEN_OTHERWISE = " (a number has a decimal point, and no other marks)"
@@ -37,18 +37,18 @@ def table(
     without_target: Literal["refuse", "drop"] = "refuse",
     without_features: Literal["keep", "drop"] = "keep",
 ) -> TableRows:
-    """Rows of tables, which are read as wholes.
+    """Rows of tables, which are read into memory as wholes.
 
-    The first line of a CSV file names the columns; commas, semicolons or tabs part them.
+    The first line of a CSV file names the columns; commas, semicolons or tabs separate them.
 
     Args:
       path: A file, a folder, a glob or a list of them; or a mapping from splits to them.
       target: The column that becomes the leaf `label`: numbers, or text, whose values are the names of classes, sorted.
       features: The columns that become the leaf `features`, float32 [columns]; by default all other columns of numbers.
-        A number that is missing is NaN.
-      split: TFDS's syntax; of the rows that are not left out.
-      without_target: Whether rows that have no value in the target are refused or left out.
-      without_features: Whether rows in which a feature is missing are kept or left out.
+        A missing number is NaN.
+      split: The records to read, in TFDS's syntax, counting only rows that are not left out.
+      without_target: Whether rows without a value in the target are refused ("refuse") or left out ("drop").
+      without_features: Whether rows in which a feature is missing are kept ("keep") or left out ("drop").
     """
     files = files_of(path, suffixes=[".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"])
     tables = {file: _read(file) for of_split in files.values() for file in of_split}
@@ -64,7 +64,7 @@ def table(
     used = dict.fromkeys(name for name, _, _ in resolve_split(split, sizes))
     rows = {file: tables[file] for name in used for file in files[name]}
     first, names = next((file, each.column_names) for file, each in rows.items())
-    # In the order of the first of all files, so that every split has its features in the same one.
+    # In the order of the columns of the first of all files, so that features have the same order in every split.
     names = sorted(names, key=[*dict.fromkeys(name for each in tables.values() for name in each.column_names)].index)
     _check_names(first, names, features or (), target)
     notes = []
@@ -79,11 +79,12 @@ def table(
     if notes and not any(each.num_rows for each in rows.values()):
         of = "every feature" if num_incomplete else f"the target {target!r}"
         raise DataError(f"{first} has no row with a value in {of}.")
-    columns, notes_on_columns = _features(rows, features or _others(names, target), chosen=bool(features))
+    default = _default_features(names, target)
+    columns, notes_on_columns = _features(rows, features or default, chosen=bool(features))
     arrays: Arrays = {"features": np.stack(list(columns.values()), axis=1)}
     whole_labels, classes = np.empty(0), tuple[str, ...]()
     if target is not None:
-        # Other splits may have no target, as the tests of competitions have none.
+        # Other splits may lack the target, as the test splits of competitions do.
         labelled = {file: each for file, each in tables.items() if file in rows or target in each.column_names}
         arrays["label"], whole_labels, classes = _labels(target, _pieces(rows, target), _pieces(labelled, target))
     ranges = [slice(*each) for each in split_ranges(split, {name: sizes[name] for name in used})]
@@ -101,7 +102,7 @@ def table(
 class TableRows(MemoryArrays):
     """The rows of a table; the elements of the leaf `features` are the columns `feature_names`.
 
-    Labels of a type with fractions are numbers to predict, even where all are whole.
+    Float labels are numbers to predict, even if all of them are whole.
     """
 
     feature_names: tuple[str, ...]
@@ -113,13 +114,13 @@ class TableRows(MemoryArrays):
         return self.labels
 
 
-def _others(names: Sequence[str], target: str | None) -> list[str]:
+def _default_features(names: Sequence[str], target: str | None) -> list[str]:
     """The columns that may be features by default."""
     return [name for name in names if name != target and not name.startswith(INDEX)]
 
 
 def _check_names(file: Path, names: Sequence[str], features: Sequence[str], target: str | None) -> None:
-    """Refuse columns that are chosen twice, or that there are not."""
+    """Refuse chosen columns that are named twice or do not exist."""
     if len({*features}) < len(features):
         raise ConfigError("a column is named twice", key="features", value=[*features])
     for key, name in [("target", target), *(("features", name) for name in features)]:
@@ -128,7 +129,7 @@ def _check_names(file: Path, names: Sequence[str], features: Sequence[str], targ
 
 
 def _features(tables: Mapping[Path, Any], names: Sequence[str], *, chosen: bool) -> tuple[Arrays, list[str]]:
-    """The columns of numbers among some, and the notes on the others and on what is missing; `chosen` by the user."""
+    """The columns of numbers among `names`, and notes on the others and on missing values; `chosen`: by the user."""
     columns: Arrays = {}
     left_out, missing, notes = [], [], []
     for name in names:
@@ -153,12 +154,12 @@ def _features(tables: Mapping[Path, Any], names: Sequence[str], *, chosen: bool)
 
 
 def _complete(tables: Mapping[Path, Any], features: Sequence[str] | None, target: str | None) -> dict[Path, Any]:
-    """The tables without the rows in which a feature is missing; without `features`, that is any column of numbers."""
+    """The tables without the rows in which a feature is missing, by default a number in any column of numbers."""
     import pyarrow.compute as pc
 
     first = next(iter(tables.values()))
     result = dict(tables)
-    for name in features or _others(first.column_names, target):
+    for name in features or _default_features(first.column_names, target):
         files = [file for file, each in tables.items() if name in each.column_names]
         if _no_numbers([whole(tables[file].column(name)) for file in files]):
             continue
@@ -169,7 +170,7 @@ def _complete(tables: Mapping[Path, Any], features: Sequence[str] | None, target
 
 
 def _without_target(tables: Mapping[Path, Any], target: str | None) -> ConfigError:
-    """The error for rows that have no value in the target, of which it names the first."""
+    """The error for rows without a value in the target, which names the first one."""
     columns = {file: table.column(target) for file, table in tables.items() if target in table.column_names}
     file, column = next((file, column) for file, column in columns.items() if column.null_count)
     absent, total = (sum(map(count, columns.values())) for count in (lambda each: each.null_count, len))
@@ -191,19 +192,19 @@ def _read(file: Path) -> Any:
                 table = opened.read()
         else:
             with pa.input_stream(str(file), compression="detect") as stream:
-                # Arrow's own memory: a thread of its own may drop it as the process ends, and Python's needs Python.
+                # Arrow's memory: its threads may free it as the process ends, but could not free Python's by then.
                 data = stream.read_buffer()
             head = bytes(memoryview(data)[: _end_of_line(data)])
             try:
-                head.decode()  # names of columns; values in another encoding are bytes
+                head.decode()  # names of columns must be text, while values in another encoding become bytes
             except UnicodeDecodeError as error:
                 raise not_utf8(f"{file}, line 1", error) from None
-            marks = re.sub(r'"[^"]*"', "", head.decode())  # names of columns may hold some
+            marks = re.sub(r'"[^"]*"', "", head.decode())  # quoted names of columns may hold delimiters
             delimiter = max(",;\t", key=marks.count)
             try:
                 table = arrow_csv.read_csv(
                     pa.BufferReader(data),
-                    # As one block: Arrow finds the types of columns in the first one.
+                    # One block, since Arrow infers the types of columns from the first one.
                     read_options=arrow_csv.ReadOptions(block_size=min(max(data.size, 1), 2**31 - 1)),
                     parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
                     convert_options=arrow_csv.ConvertOptions(strings_can_be_null=True),
@@ -223,7 +224,7 @@ def _read(file: Path) -> Any:
 
 
 def _uneven_line(data: Any, delimiter: str) -> str:
-    """The first line of a CSV file with more or fewer values than it has columns; empty where there is none."""
+    """What is wrong with the first line of a CSV file that has too many or too few values; empty if none has."""
     width, rows = 0, csv.reader(io.TextIOWrapper(data, errors="replace", newline=""), delimiter=delimiter)
     with contextlib.suppress(csv.Error):
         for row in rows:
@@ -236,7 +237,7 @@ def _uneven_line(data: Any, delimiter: str) -> str:
 
 
 def _end_of_line(data: Any) -> int:
-    """Where the first line of a buffer ends."""
+    """The index at which the first line of a buffer ends."""
     step, view = 2**16, memoryview(data)
     ends = (
         begin + end
@@ -254,7 +255,7 @@ def _pieces(tables: Mapping[Path, Any], name: str) -> list[Any]:
 
 
 def _no_numbers(pieces: Sequence[Any]) -> str:
-    """What a column holds that is no number; empty if all are, or are missing."""
+    """What a column holds other than numbers, as a phrase; empty if all values are numbers or missing."""
     import pyarrow.compute as pc
     import pyarrow.types as types
 
@@ -266,15 +267,15 @@ def _no_numbers(pieces: Sequence[Any]) -> str:
             return "is bytes, and no text in UTF-8" if types.is_binary(piece.type) else f"is {piece.type}"
         texts = piece.drop_null()
         words = texts.filter(pc.invert(pc.match_substring_regex(texts, _NUMBER))) or texts
-        # In a column of numbers, that may be a mark for those that are missing.
-        told = "is text" + (f", such as {words[0].as_py()!r} in {len(words):,} of {len(piece):,} rows" if words else "")
+        # An example helps to spot a mark for missing values in a column of numbers.
+        text = "is text" + (f", such as {words[0].as_py()!r} in {len(words):,} of {len(piece):,} rows" if words else "")
         is_written = words and pc.match_substring_regex(words[:1], _WRITTEN_NUMBER)[0].as_py()
-        return told + (_WRITTEN_OTHERWISE if is_written else "")
+        return text + (_WRITTEN_OTHERWISE if is_written else "")
     return "holds no value" if all(types.is_null(piece.type) for piece in pieces) else ""
 
 
 def _float32(name: str, pieces: Sequence[Any]) -> np.ndarray:
-    """The numbers of a column, NaN where they are missing."""
+    """The numbers of a column, NaN if they are missing."""
     values = np.concatenate([piece.cast("float64", safe=False).to_numpy(zero_copy_only=False) for piece in pieces])
     if lost := what_is_lost(values, np.dtype(np.float32)):
         raise DataError(f"column {name!r} {lost}; leave it out, by a list of features.")
@@ -296,7 +297,7 @@ def _labels(name: str, pieces: Sequence[Any], every: Sequence[Any]) -> tuple[np.
         )
         return np.concatenate(labels), np.concatenate(whole_labels), ()
     if not all(is_text(piece.type) for piece in every):
-        if " such as " in other:  # in that file
+        if " such as " in other:
             text = f"the target {name!r} {other} of one file, and numbers in another"
             raise DataError(f"{text}; make them numbers in all, or text in all.")
         mend = "; convert the file, as by iconv -f latin1 -t utf-8" if "UTF-8" in other else ""

@@ -1,4 +1,4 @@
-"""Samples in tar files, as WebDataset keeps them: indexed once, then read in any order."""
+"""Samples in tar files, in WebDataset's layout: indexed once, then read in any order."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from datamix.sources.sliced import Sliced, sliced
 from datamix.sources.splits import sizes_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
-_INDEX_FORMAT = 1  # of what the cache keeps
+_INDEX_FORMAT = 1  # the version of the index in the cache
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _IMAGES = [suffix[1:] for suffix in SUFFIXES]
 _DEFAULT = {"image": ";".join(_IMAGES), "label": "cls", "array": "npy"}
-_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's rule: a key reaches to the first dot of the file name
+_MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # WebDataset's rule: a key ends at the first dot of the file name
 _BLOCK = 512  # bytes; a tar file consists of blocks, and an empty one ends it
 
 
@@ -46,17 +46,17 @@ def webdataset(
     split: str = "train",
     cache_dir: str | None = None,
 ) -> Sliced:
-    """Samples in tar files: the members `KEY.SUFFIX` of one KEY, which reaches to the first dot of a file's name.
+    """Samples in tar files: the members `KEY.SUFFIX` with the same KEY, which ends at the first dot of a file's name.
 
-    Images are decoded as `datamix.sources.images.ImageFormat` says, which describes the settings of images.
+    `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
-      path: A tar file, a folder, a glob or a list of them; or these by split, see `files_of`.
-      leaves: Leaf name to suffix: of images; `cls`, the number of a class in digits; `npy`, an array; or such as
-        `mask.png`. Of several suffixes, separated by `;`, a sample has one; of None, the leaf is left out. By default
-        `image` is any image, `label` is `cls` and `array` is `npy`, as far as samples have them.
-      split: TFDS's syntax.
-      cache_dir: The directory of the cache, which keeps the index.
+      path: A tar file, a folder, a glob or a list of them; or a mapping from splits to these, see `files_of`.
+      leaves: Leaf name to suffix: that of an image; `cls`, a class number in digits; `npy`, an array; or a longer one,
+        such as `mask.png`. Of several suffixes, separated by `;`, each sample has one; None leaves the leaf out. By
+        default, `image` is any image, `label` is `cls` and `array` is `npy`, as far as samples have them.
+      split: The records to read, in TFDS's syntax.
+      cache_dir: The directory of the cache, which stores the index.
     """
     splits = files_of(path, suffixes=[".tar", *_PACKED])
     files = [file.absolute() for of_split in splits.values() for file in of_split]
@@ -116,11 +116,11 @@ class WebDataset:
     """The records of tar files.
 
     Attributes:
-      stamps: What would change if a file were written again, of each.
-      ends: The record after the last of each file, where those of all splits are numbered through.
-      keys: The key of each of them, in bytes.
-      members: Leaf name to the place of each of them in its file and its size, in bytes, or -1 where there is none; of
-        a class its number and 0; int64, shape [num_records, 2].
+      stamps: The `stamp` of each file, which changes if the file is written again.
+      ends: The number of records up to the end of each file, over all splits, int64 [num_files].
+      keys: The key of each record, in bytes.
+      members: Leaf name to int64, shape [num_records, 2]: the offset of each member in its file and its size, in bytes,
+        or -1 if there is none; for "cls", the number of the class and 0.
       kinds: Leaf name to what it is made of: an image of this format, "cls" or "npy".
     """
 
@@ -169,7 +169,7 @@ class WebDataset:
                     rows[row] = self._checked(leaf, record)
 
     def content(self, leaf: str, record: int) -> bytes:
-        """The content of a member of a record of all splits; DataError where the file has changed since."""
+        """The content of a record's member, with records counted over all splits; DataError if the file has changed."""
         with read_error(self._place(record)):
             return self._content(leaf, record)
 
@@ -186,7 +186,7 @@ class WebDataset:
         decode_images(form, lambda row: content(records[row]), lambda row: place(records[row]), rows)
 
     def _checked(self, leaf: str, record: int) -> np.ndarray:
-        """An array that is of the spec."""
+        """An array, checked against the spec."""
         array, spec = self._array(leaf, record), self.spec[leaf]
         if LeafSpec(array.shape, str(array.dtype)) != spec:
             text = f"{leaf} is {array.dtype} {list(array.shape)}, but {spec} in the first sample"
@@ -210,7 +210,7 @@ class WebDataset:
 def _index(
     files: Sequence[Path], stamps: Sequence[list[int]], leaf_of: Mapping[str, str], leaves: Sequence[str]
 ) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays of `WebDataset`, as the cache keeps them; and how many members are left out, by suffix."""
+    """The arrays of `WebDataset`, as the cache stores them, and the number of members left out, by suffix."""
     keys: list[bytes] = []
     counts: list[int] = []
     places = [np.empty((0, len(leaves), 2), np.int64)]
@@ -233,14 +233,14 @@ def _index(
 def _scan(
     file: Path, leaf_of: Mapping[str, str], leaves: Sequence[str], left_out: Counter[str]
 ) -> dict[str, list[int]]:
-    """The samples of a tar file, by key: of each leaf, its place and size, as `WebDataset.members` has them."""
+    """The samples of a tar file, by key: the two numbers of each leaf that `WebDataset.members` holds, in a row."""
     samples: dict[str, list[int]] = {}
     with read_error(str(file)), file.open("rb") as content:
         try:
             archive = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115  # closing it would close nothing
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member.size < 0:  # it would lead back to where it stands
+                if member.size < 0:  # reading on would come back to this member
                     raise tarfile.ReadError("a member has a negative size")
                 if member.isdir():
                     continue
