@@ -191,7 +191,8 @@ def _read(file: Path) -> Any:
             with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
                 table = opened.read()
         else:
-            with pa.input_stream(str(file), compression="detect") as stream:
+            # Arrow itself does not know .GZ.
+            with pa.input_stream(str(file), compression="gzip" if file.suffix.lower() == ".gz" else None) as stream:
                 # Arrow's memory: its threads may free it as the process ends, but could not free Python's by then.
                 data = stream.read_buffer()
             head = bytes(memoryview(data)[: _end_of_line(data)])

@@ -60,7 +60,7 @@ def webdataset(
     """
     splits = files_of(path, suffixes=[".tar", *_PACKED])
     files = [file.absolute() for of_split in splits.values() for file in of_split]
-    if packed := [file.name for file in files if file.name.endswith(_PACKED)]:
+    if packed := [file.name for file in files if file.name.lower().endswith(_PACKED)]:
         text = f"{packed[0]} is packed, so that no sample can be read without all before it"
         raise ConfigError(text, key="path", value=path, hint="Unpack it to a .tar file, and name that.")
     kinds: dict[str, str] = {}

@@ -163,6 +163,7 @@ def test_marks_between_columns(csv: Any, mark: str) -> None:
     for data, file in (
         (text.encode(), "x.csv"),
         (gzip.compress(text.encode()), "x.csv.gz"),
+        (gzip.compress(text.encode()), "X.CSV.GZ"),
         ("\ufeff" + text, "x.tsv"),
     ):
         source = csv(data, file, target="t")

@@ -236,7 +236,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, opened):
         _ = opened(path).spec
 
 
-@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar.zst"])
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar.zst", ".TAR.GZ"])
 def test_a_packed_file_is_refused(tmp_path, opened, suffix):
     (tmp_path / f"a{suffix}").write_bytes(b"")
     with pytest.raises(ConfigError, match=rf"a{suffix} is packed, .* Unpack it to a \.tar file, and name that"):

@@ -87,7 +87,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Open a file: its lines, unpacked if necessary, and the file itself. Errors in reading it become DataError."""
     try:
         with path.open("rb") as raw:
-            yield (cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw), raw
+            yield (cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw), raw
     except (EOFError, OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read, or is cut off: {reason}.") from error
@@ -140,7 +140,7 @@ def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    file = ParquetFile(path) if path.suffix == ".parquet" else ArrowFile(path)
+    file = ParquetFile(path) if path.suffix.lower() == ".parquet" else ArrowFile(path)
     wanted = [name for name in (column, *PAIR) if name in file.schema.names] or file.schema.names
     number = 0
     try:

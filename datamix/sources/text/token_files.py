@@ -57,7 +57,7 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
     of a `.txt` file, "blank_line" or "line". For `column` and errors, see `datamix.sources.text.reading.batches`.
     """
     stat = path.stat()
-    is_text = ".txt" in path.suffixes[-2:]
+    is_text = path.name.lower().endswith((".txt", ".txt.gz"))
     by_line = cache(lambda: is_text and (documents == "line" or splits_lines(path)))
     reader = cache(lambda: _with_progress(path, batches(path, column=column, by_line=by_line())))
     read = done = 0  # the number of batches read so far, and in the parts so far

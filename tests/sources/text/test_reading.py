@@ -36,7 +36,8 @@ def test_lines_of_json_and_what_is_packed(tmp_path):
     expected = [("eins\n",), ("",), ("zwölf",)]
     assert documents(write(tmp_path / "a.jsonl", lines + "\n")) == expected
     assert documents(write(tmp_path / "a.jsonl.gz", gzip.compress(lines.encode()))) == expected
-    assert documents(write(tmp_path / "a.txt.gz", gzip.compress(b"a\n\nb"))) == [("a",), ("b",)]
+    for name in ("a.txt.gz", "A.TXT.GZ"):
+        assert documents(write(tmp_path / name, gzip.compress(b"a\n\nb"))) == [("a",), ("b",)]
 
 
 def test_prompts_and_completions(tmp_path):
@@ -51,6 +52,7 @@ def test_tables(tmp_path):
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=700)
     expected = [(f"text {i}",) for i in range(3000)]
     assert documents(tmp_path / "a.parquet", column="body") == expected
+    assert documents((tmp_path / "a.parquet").rename(tmp_path / "A.PARQUET"), column="body") == expected
     with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=1000)
     assert documents(tmp_path / "a.arrow", column="body") == expected

@@ -48,14 +48,14 @@ def test_prompts_are_counted(tmp_path):
     assert (file.ends.tolist(), file.prompts.tolist()) == ([6, 8], [4, 0])
 
 
-def test_a_file_without_blank_lines_is_read_by_lines_and_says_so(tmp_path):
-    path = tmp_path / "a.txt"
+@pytest.mark.parametrize("name", ["a.txt", "A.TXT"])
+def test_a_file_without_blank_lines_is_read_by_lines_and_says_so(tmp_path, name):
+    path = tmp_path / name
     path.write_text("ab\nc\n")
     (file,) = tokenise(path, tmp_path)
     assert file.ends.tolist() == [3, 5]
-    assert (
-        file.note == "a.txt has no blank line, so that each of its lines is a document; documents=line says so as well."
-    )
+    note = "has no blank line, so that each of its lines is a document; documents=line says so as well."
+    assert file.note == f"{name} {note}"
     (again,) = tokenise(path, tmp_path)  # out of the cache
     assert again.note == file.note
     assert tokenise(path, tmp_path, documents="line")[0].note == ""
