@@ -4,14 +4,14 @@
     pipeline = datamix.mix({"a": arrays, "b": torch_dataset}, operators={"a": [to_float]}, weights={"a": 3})
     for batch in pipeline: ...              # {"image": …, "label": …, "source_id": …}
 
-A mix is a pure function of (config, seed, position). The tour, in the order in which the data flows:
+A mix is a pure function of (config, seed, position). A tour, in the order in which data flows:
 
 * `sources` say where records come from: TFDS, array files, arrays in memory, any dataset with `len()` and `[i]`.
 * `mixing` turns weights, an order and a stop into a `Plan`: position -> (source, epoch, record).
 * `operators` are pure functions on one record; `pipeline` compiles them, and hands out batches from any position.
-* `config` checks what Hydra composes, and `builder` makes pipelines of it; `registry` holds the names it may build.
-* `interop` hands batches to other libraries, and `testing` checks parts of your own.
-* `training` learns from a mix, `sweeps` compare mixes, and `jobs` are what the command line runs; `report` shows it.
+* `config` checks what Hydra composes, and `builder` makes pipelines from it; `registry` holds the names it may build.
+* `interop` hands batches to other libraries, and `testing` checks your own parts.
+* `training` trains models on a mix, `sweeps` compare mixes, and the command line runs `jobs`; `report` shows results.
 
 The words:
 
@@ -21,7 +21,7 @@ The words:
 * epoch: one pass through all records of a source.
 * order: the rule that spreads the sources over positions by their weights, such as `proportional`.
 * slot: the place of one record in the order, or of one batch where whole batches are mixed.
-* period: the slots of one stage, an endless sequence; a cycle is what repeats in it.
+* period: the endless sequence of slots of one stage; the part of it that repeats is a cycle.
 * schedule: weights that change with the step, which is the number of a batch.
 * shard: the rows of every batch that one of several processes takes.
 * rank: the number of that process among them.
@@ -36,8 +36,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Imported when first used: `import datamix` must not cost the import of JAX. The names are those of the stub that type
-# checkers read, so that there is one list of them.
+# Imported when first used: `import datamix` must not cost the import of JAX. The names are read from the stub for type
+# checkers, so that there is only one list of them.
 _STUB = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _MODULES = {name: module for module, name in re.findall(r"^from (\S+) import (\w+) as \2$", _STUB, re.MULTILINE)}
 

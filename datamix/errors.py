@@ -1,4 +1,4 @@
-"""The errors a user can meet, one class a cause, each a single line that says how to mend it."""
+"""The errors a user can meet: one class per cause, each a single line that says how to fix it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_LONGEST = 200  # characters of a value that are shown
-_MOST_NAMES = 60  # of those that are known, in a hint
-# What others call it, and what it is called here: the last part of a key or the whole of one, or a choice.
+_LONGEST = 200  # characters shown of a value
+_MOST_NAMES = 60  # known names listed in a hint
+# Names in other libraries and their names here: a whole key, the last part of one, or a choice.
 _TERMS = """
     alternate=round_robin interleave=round_robin sequential=concat chain=concat uniform=random weighted=random
     longest=all_exhausted oversample=all_exhausted shortest=first_exhausted infinite=forever evaluate=train eval=train
@@ -25,7 +25,7 @@ _TERMS = """
     out=hydra.run.dir output=hydra.run.dir output_dir=hydra.run.dir save_dir=hydra.run.dir log_dir=hydra.run.dir
 """
 WORDS_OF_OTHERS: dict[str, str] = dict(re.findall(r"(\S+)=(\S+)", _TERMS))
-# Control characters but for tab and newline, those that turn the direction of writing, and bytes that are no text.
+# Control characters except tab and newline, those that change the writing direction, and bytes that are not text.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -33,15 +33,15 @@ class DatamixError(Exception):
     """A user's mistake or a fault of their data; the command line prints it as one line and exits with 2.
 
     Args:
-      text: What is allowed or what is wrong: a finished sentence where there is no key, otherwise what follows the key.
+      text: What is allowed or what is wrong: a whole sentence if there is no key, otherwise the text after the key.
       key: The full key of the setting, such as "batch.size".
-      value: What the setting was; None where it is missing.
-      hint: How to mend it, as a finished sentence.
+      value: The value of the setting; None if it is missing.
+      hint: How to fix it, as a whole sentence.
 
     Attributes:
-      key: As given; None where the error is about no single setting.
-      value: As given; None as well where no value was given.
-      hint: As given; empty where there is none.
+      key: The key; None if the error is not about a single setting.
+      value: The value; also None if none was given.
+      hint: The hint; empty if there is none.
 
     >>> str(ConfigError("it is 1 or more", key="mix.window", value=0))
     'mix.window = 0; it is 1 or more.'
@@ -52,17 +52,17 @@ class DatamixError(Exception):
     """
 
     def __init__(self, text: str = "", *, key: str | None = None, value: object = ..., hint: str = "") -> None:
-        # The sentence is the only argument, so that a copy made by pickle does not make it a second time.
+        # The sentence is the only argument: unpickling passes it again, and must not build it a second time.
         super().__init__(_sentence(text, key, value, hint))
         self.key, self.value, self.hint = key, None if value is ... else value, hint
 
     @property
     def kind(self) -> str:
-        """The name of the class of this module that the error is of."""
-        return next(each.__name__ for each in type(self).__mro__ if each.__module__ == __name__)
+        """The name of the error's class, or of its nearest base class in this module."""
+        return next(base.__name__ for base in type(self).__mro__ if base.__module__ == __name__)
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython prints in place of a traceback: the user's own line, and the sentence."""
+        """What IPython prints instead of a traceback: the last frame in the user's own code, and the sentence."""
         ours = str(Path(__file__).parent)
         frames = [frame for frame in traceback.extract_tb(self.__traceback__) if "IPython" not in frame.filename]
         users = [frame for frame in frames if not frame.filename.startswith(ours)]
@@ -90,19 +90,19 @@ class StateError(DatamixError):
 
 
 class InstallationError(DatamixError):
-    """Raised when a library is missing or does not work, which says nothing of the data or the configuration."""
+    """Raised when a library is missing or does not work; data and configuration may be right."""
 
 
 class ResourceError(DatamixError):
-    """Raised when the machine has no more of what a job needs: memory, room on a disk, an output to write to."""
+    """Raised when the machine runs out of something a job needs: memory, disk space, an output to write to."""
 
 
 class PluginError(DatamixError):
-    """Raised when a command line runs code of a user's own, and that raises an error."""
+    """Raised when a user's own code, run by a command line, raises an error."""
 
 
 def of_kind(kind: str, text: str) -> DatamixError | None:
-    """The error that has been printed or written as its kind and its sentence; None where this is no such kind.
+    """Rebuild an error from its kind and its sentence, as printed or stored; None if there is no such kind.
 
     >>> of_kind("DataError", "source 'a' is empty.")
     DataError("source 'a' is empty.")
@@ -113,10 +113,10 @@ def of_kind(kind: str, text: str) -> DatamixError | None:
 
 
 def of_plugin(error: BaseException) -> PluginError | None:
-    """What code that is neither datamix's nor a library's has raised, by itself or in a library that it calls."""
+    """Wrap an error raised by a user's own code, or by a library that it calls; None for any other error."""
     ours, libraries = str(Path(__file__).parent), (*map(sysconfig.get_path, ("stdlib", "purelib")), "<")
     stack = traceback.extract_tb(error.__traceback__)
-    frames = [each for each in stack if each.filename.startswith(ours) or not each.filename.startswith(libraries)]
+    frames = [frame for frame in stack if frame.filename.startswith(ours) or not frame.filename.startswith(libraries)]
     if isinstance(error, DatamixError) or not frames or (last := frames[-1]).filename.startswith(ours):
         return None
     text = f"{last.filename}, line {last.lineno}, in {last.name}, raises {type(error).__name__}: {first_line(error)}"
@@ -124,13 +124,13 @@ def of_plugin(error: BaseException) -> PluginError | None:
 
 
 def refuse_keywords(keywords: Mapping[str, object]) -> None:
-    """Refuse overrides that are given as keywords of Python, as in load(source="mnist")."""
+    """Refuse overrides passed as Python keywords, as in load(source="mnist")."""
     for key, value in keywords.items():
         raise ConfigError("overrides are text", key=key, value=value, hint=f'Write "{key}={value}", in quotes.')
 
 
 def of_source(name: str, text: str) -> str:
-    """A sentence on a source of the mix, which names it first."""
+    """Put the name of a source in front of a sentence about it."""
     return f"source {name!r}: {text}"
 
 
@@ -140,13 +140,13 @@ def unknown_source(name: str, known: Iterable[str], key: str) -> ConfigError:
 
 
 def check_choice(value: object, options: Sequence[str], key: str) -> None:
-    """Refuse a value that is none of those that there are."""
+    """Refuse a value that is not one of the options."""
     if value not in options:
         raise ConfigError(key=key, value=value, hint=hint(str(value), options))
 
 
 def check_sources(names: Iterable[str], known: Iterable[str], key: str) -> None:
-    """Refuse to set anything for a source that is not in the mix; each has its setting below `key`."""
+    """Refuse settings of sources that are not in the mix; `key` is the group with one setting per source."""
     known = list(known)
     for name in names:
         if name not in known:
@@ -154,12 +154,12 @@ def check_sources(names: Iterable[str], known: Iterable[str], key: str) -> None:
 
 
 def not_installed(what: str, library: str, extra: str) -> InstallationError:
-    """The error for what needs a library that cannot be imported."""
+    """The error for a feature whose library cannot be imported."""
     return InstallationError(f"{what} needs {library}: {install_hint(extra)}.")
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, in the plural but for one.
+    """A count and its noun, in the plural unless the count is 1.
 
     >>> counted(1, "sample"), counted(2000, "batch")
     ('1 sample', '2,000 batches')
@@ -168,7 +168,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without the full stop; its class where the message is empty.
+    """The first line of an error's message, without the full stop; the name of its class if the message is empty.
 
     >>> first_line(ValueError("no such axis.")), first_line(ValueError())
     ('no such axis', 'ValueError')
@@ -177,7 +177,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
-    """The line that is printed: `key = value; text. hint`, without the parts that are not given."""
+    """The printed line: `key = value; text. hint`, without missing parts."""
     if key is not None:
         subject = key if value is ... else f"{key} is missing" if value is None else f"{key} = {_shown(value)}"
         text = f"{subject}{': ' if value is ... else '; '}{text}" if text else subject
@@ -188,15 +188,15 @@ def _sentence(text: str, key: str | None, value: object, hint: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as Python writes it, on one line and not longer than a line can be."""
+    """The repr of a value, on one line and cut to `_LONGEST` characters."""
     text = " ".join(repr(value).splitlines())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def printable(text: str) -> str:
-    r"""Show what would move a terminal's cursor, colour it or turn its lines around, as Python writes it.
+    r"""Escape characters that would move a terminal's cursor, change its colours or reverse its lines.
 
-    Names of classes, files and datasets may come from somebody else, and may be no text in any encoding.
+    Names of classes, files and datasets may come from somebody else, and may not be text in any encoding.
 
     >>> print(printable(f"a{chr(27)}[31mred{chr(7)}"))
     a\x1b[31mred\x07
@@ -205,10 +205,10 @@ def printable(text: str) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path whose `~` stands for the home of a user.
+    """A path with `~` replaced by the home directory of the user.
 
     Raises:
-      ConfigError: There is no such home.
+      ConfigError: There is no such home directory.
     """
     try:
         return Path(path).expanduser()
@@ -218,7 +218,7 @@ def expanded(path: str | Path) -> Path:
 
 @contextmanager
 def read_error(place: str) -> Iterator[None]:
-    """Say of what cannot be read where it lies."""
+    """Turn read errors inside the block into a `DataError` that names the place."""
     try:
         yield
     except (DataError, OSError) as error:
@@ -226,26 +226,26 @@ def read_error(place: str) -> Iterator[None]:
 
 
 def unreadable(place: str, error: DataError | OSError) -> DataError:
-    """The error for what cannot be read, with the reason of another."""
-    what = f": {error}" if isinstance(error, DataError) else f" cannot be read: {error.strerror or error}"
-    return DataError(f"{place}{what}")
+    """The error for a place that cannot be read, with another error as the reason."""
+    reason = f": {error}" if isinstance(error, DataError) else f" cannot be read: {error.strerror or error}"
+    return DataError(f"{place}{reason}")
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that are most like a name that is not known; none where none is like it.
+    """The known names most similar to an unknown one; empty if none is similar.
 
     >>> nearest("crop", ["center_crop", "random_crop", "rotate"])
     ['center_crop', 'random_crop']
     """
     names = sorted(known)
     same = [each for each in names if each == WORDS_OF_OTHERS.get(name) or each.lower() == name.lower()]
-    # The nearest by its letters, or those of which it is a word: crop of center_crop and random_crop.
+    # The nearest by spelling, or those that contain the name as a word, as center_crop and random_crop do crop.
     words = [each for each in names if name in each.split("_")][:3]
     return same or difflib.get_close_matches(name, names, n=1, cutoff=0.6 if not words else 0.8) or words
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Say which known name is nearest, and which there are.
+    """Say which known names are nearest, and list them all.
 
     >>> hint("rotat", ["crop", "rotate"])
     "Did you mean 'rotate'? Known: crop, rotate."
@@ -261,7 +261,7 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def install_hint(extra: str) -> str:
-    """Say how to install an extra, in a checkout or where datamix was installed from the index.
+    """The command that installs an extra, in a checkout or for a datamix from the package index.
 
     >>> install_hint("prepare").startswith("pip install ")
     True

@@ -1,4 +1,4 @@
-"""What determines a sequence of batches: by the key that sets it, digested, and in what two configurations differ."""
+"""What determines a sequence of batches: settings by key, their digests, and differences between configurations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fractions import Fraction
 from itertools import islice
 from typing import Protocol
 
-_RECORDS = ": records"  # no setting ends so
-_LONG, _LONGEST = 300, 4096  # characters of a value that is kept, and of all
+_RECORDS = ": records"  # no setting ends like this
+_LONG, _LONGEST = 300, 4096  # most characters kept of one value, and of all together
 _MOST_NAMED = 6
 
 
@@ -19,7 +19,7 @@ class _Group(Protocol):
 
 
 class _Plan(Protocol):
-    """The part of `datamix.Plan` that counts: its phases, each with the slot it lasts until and its shares."""
+    """The part of `datamix.Plan` used here: its phases, each with the slot at which it ends and its shares."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -28,7 +28,7 @@ class _Plan(Protocol):
 
 
 def settings_of(identity: Mapping[str, object], plan: _Plan, batch_size: int, remainder: str) -> dict[str, object]:
-    """What is configured and determines the sequence, by the key that sets it."""
+    """The settings that determine the sequence, by key."""
     phases = [
         (until, {name: str(share) for name, share in zip(plan.names, group.leaf_shares(), strict=True) if share})
         for until, group in plan.phases
@@ -38,7 +38,9 @@ def settings_of(identity: Mapping[str, object], plan: _Plan, batch_size: int, re
 
 
 def shortened(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings in JSON's types to be kept and shown, with the digest of what is long in place of it.
+    """Settings as JSON values to store and show, with the digest of a long value in its place.
+
+    If all of them are too long together, the settings of sources are left out.
 
     >>> shortened({"seed": 0, "mix.schedule": ["long"] * 99})
     {'seed': 0, 'mix.schedule': '#05536531881da420'}
@@ -50,7 +52,7 @@ def shortened(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def changes(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, tuple[object, object]]:
-    """The settings that differ between two configurations: what each was and is, None where it is not set.
+    """The settings that differ between two configurations: old and new value, None where one is not set.
 
     >>> changes({"mix.weights": {"a": "1/2", "b": "1/2"}}, {"mix.weights": {"a": "1"}, "seed": 1})
     {'mix.weights.a': ('1/2', '1'), 'mix.weights.b': ('1/2', None), 'seed': (None, 1)}
@@ -69,7 +71,7 @@ def _flat(settings: Mapping[str, object]) -> Iterable[tuple[str, object]]:
 
 
 def in_words(changed: Mapping[str, tuple[object, object]]) -> str:
-    """Changed settings in words.
+    """Describe changed settings in words.
 
     >>> in_words({"seed": (0, 7), "mix.weights.b": ("1/2", None), "mix.schedule": ("#1", "#2")})
     'seed was 0 and is 7, mix.weights.b was 1/2 and is not set, mix.schedule differs'
@@ -86,7 +88,7 @@ def in_words(changed: Mapping[str, tuple[object, object]]) -> str:
     return ", ".join(texts) + (f", and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else "")
 
 
-# The settings, by what they have determined of a sequence: those that come first are blamed before the others.
+# For each part of a sequence, groups of the settings that determine it; only the first group with a change is blamed.
 _CAUSES = {
     "mix": (
         ("mix.",),
@@ -101,7 +103,7 @@ _CAUSES = {
 
 
 def causes(parts: Iterable[str], changed: Mapping[str, tuple[object, object]]) -> dict[str, tuple[object, object]]:
-    """Those of the changed settings that have changed some parts of what determines a sequence.
+    """The changed settings that explain why parts of what determines a sequence differ.
 
     >>> causes(["source.a", records_key("a")], {"source.a.limit": (None, 3), "stop": ("forever", "mine")})
     {'source.a.limit': (None, 3)}
@@ -122,11 +124,11 @@ def causes(parts: Iterable[str], changed: Mapping[str, tuple[object, object]]) -
 
 
 def difference(parts: Iterable[str], changed: Mapping[str, tuple[object, object]]) -> str:
-    """Say in what two sequences differ.
+    """Describe how two sequences differ.
 
     Args:
-      parts: What has determined them, and is not the same.
-      changed: The settings that are not.
+      parts: The differing parts of what determines them.
+      changed: The settings that differ, with their old and new values.
 
     >>> difference(["mix", "source.a"], {"seed": (0, 7)})
     'under another configuration: seed was 0 and is 7'
@@ -136,19 +138,19 @@ def difference(parts: Iterable[str], changed: Mapping[str, tuple[object, object]
     parts = list(parts)
     if blamed := causes(parts, changed):
         return f"under another configuration: {in_words(blamed)}"
-    if others := sorted(part for part in parts if not part.endswith(_RECORDS)):
-        return f"under another configuration: {', '.join(others)} differ"
+    if unexplained := sorted(part for part in parts if not part.endswith(_RECORDS)):
+        return f"under another configuration: {', '.join(unexplained)} differ"
     sources = ", ".join(repr(part.removeprefix("source.").removesuffix(_RECORDS)) for part in sorted(parts))
     return f"over other records of source {sources} than are here"
 
 
 def records_key(source: str) -> str:
-    """The key under which the digest of a source's records stands among what determines a sequence."""
+    """The key of the digest of a source's records among the parts of what determines a sequence."""
     return f"source.{source}{_RECORDS}"
 
 
 def digest(value: object) -> str:
-    """Digest a value of JSON's types.
+    """The digest of a JSON value, 16 hexadecimal digits.
 
     >>> digest({"seed": 0, "stop": "forever"}) == digest({"stop": "forever", "seed": 0})
     True

@@ -1,8 +1,8 @@
-"""Signals that end a run: noted whenever they come, raised where nothing swallows them or is left half done.
+"""Signals that end a run: recorded on arrival, raised where nothing swallows the exception or is left half done.
 
-Python runs a signal's handler between any two instructions. What it raises in a callback of the garbage collector or in
-a destructor is printed and forgotten; within an import it leaves a module half initialised, and C code may turn it into
-an ImportError. There the signal is noted, and comes again a moment later.
+Python runs a signal handler between any two instructions. An exception that it raises in a callback of the garbage
+collector or in a destructor is printed and dropped; during an import it leaves a module half initialised, and C code
+may turn it into an ImportError. In these places the signal is only recorded, and sent again a moment later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _AGAIN_S = 0.02
-# Where nothing may be raised: imports, and what is called back when an object that is weakly referred to is gone.
+# Code in which nothing may be raised: imports, and the callbacks of weak references.
 _SWALLOWING = ("<frozen importlib", weakref.__file__, _weakrefset.__file__)
 _received: int | None = None
 _depth = 0
@@ -27,16 +27,16 @@ _waits = False
 
 @contextmanager
 def ended_by(*numbers: int) -> Iterator[None]:
-    """Let signals end what runs inside: SIGINT as Ctrl-C does, any other by `SystemExit` with the shell's exit code.
+    """Let signals end the block: SIGINT as Ctrl-C does, any other by `SystemExit` with the shell's exit code.
 
-    In a thread other than the main one, signals are not this code's to handle; one that is ignored stays so.
+    In a thread other than the main one this does nothing. Signals that are ignored stay ignored.
 
     Args:
       numbers: The numbers of the signals.
 
     Raises:
-      KeyboardInterrupt: SIGINT has come.
-      SystemExit: Another signal has come.
+      KeyboardInterrupt: SIGINT has arrived.
+      SystemExit: Another signal has arrived.
     """
     global _depth, _received  # a process has one handler for each signal
     if threading.current_thread() is not threading.main_thread():
@@ -60,7 +60,7 @@ def ended_by(*numbers: int) -> Iterator[None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Let the first signal that comes inside wait for the next `check()`; a second one ends what runs at once."""
+    """Defer the first signal inside the block to the next `check()`; a second one ends the run at once."""
     global _waits
     _waits, before = True, _waits
     try:
@@ -70,18 +70,18 @@ def waiting() -> Iterator[None]:
 
 
 def received() -> bool:
-    """Whether a signal has come that ends the run."""
+    """Whether a signal that ends the run has arrived."""
     return _depth > 0 and _received is not None
 
 
 def check() -> None:
-    """End the run here if a signal has come, even if what it raised was swallowed."""
+    """End the run here if a signal has arrived, even if its exception was swallowed."""
     if received():
         raise _ending()
 
 
 def instead_of(error: BaseException) -> BaseException:
-    """The cause that has ended the run: the signal if one has come, otherwise an error."""
+    """The cause that ended the run: the exception of the signal if one has arrived, otherwise `error`."""
     return _ending() if received() and isinstance(error, Exception) else error
 
 
@@ -108,7 +108,7 @@ def _send_again(number: int) -> None:
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:
-    """Whether an exception that is raised here would be swallowed, or break an import."""
+    """Whether an exception raised in this frame would be swallowed, or break an import."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         code = frame.f_code

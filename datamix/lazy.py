@@ -1,4 +1,4 @@
-"""JAX, imported when it is first used: what only looks at names and shapes must not wait 0.6 s of CPU for it."""
+"""JAX, imported on first use: code that only looks at names and shapes must not spend 0.6 s of CPU on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
 
     class _Lazy:
-        """A module that is imported when one of its names is asked for."""
+        """A module that is imported when one of its attributes is read."""
 
         def __init__(self, name: str) -> None:
             self._name = name

@@ -1,7 +1,7 @@
-"""The names a config may build, and nothing else.
+"""The registry of components: a config can build these by name, and nothing else.
 
-A package declares its components here when it is imported (`builtin`), and each is imported when it is first used, so
-that composing a config and printing help stay light.
+A package declares its components when it is imported (`builtin`), and the module of each is imported on first use, so
+that composing a config and printing help stay fast.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Any
 from datamix.errors import ConfigError, RegistryError, hint
 
 ENTRY_POINTS = "datamix.plugins"
-"""Entry point group: each names a module that registers components when it is imported."""
+"""The entry point group; each entry point names a module that registers components when it is imported."""
 
 
 _KINDS = ("source", "operator", "weighting", "order", "stop", "model", "optimizer", "schedule", "policy", "job")
 _Import = Callable[[], types.ModuleType]
 _BUILTIN: dict[str, dict[str, tuple[_Import, str]]] = {kind: {} for kind in _KINDS}
-"""What imports the module of each built-in component, and its name there, by kind and name."""
+"""By kind and name, for each built-in component: the function that imports its module, and its name there."""
 _REGISTERED: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in _KINDS}
-"""All others, by kind and name."""
+"""All other components, by kind and name."""
 _RESERVED: dict[str, set[str]] = {
     "order": {"unit", "loss_weight", "simulate_budget"},
     "stop": {"rule", "samples", "batches", "tokens", "epochs"},
     "weighting": {"rule"},
     "policy": {"rule", "every", "floor", "warmup", "max_epochs", "export"},
 }
-"""By kind, the keys beside which a component's settings stand in a config, or as keywords; see `reserve`."""
+"""By kind, the keys that share a config group, or a call's keywords, with a component's settings; see `reserve`."""
 
 
 def reserve(kind: str, names: Iterable[str]) -> None:
-    """Keep names from being those of settings, since a kind of component has them already."""
+    """Reserve names that every component of a kind has already, so that no setting may use them."""
     _RESERVED[kind].update(names)
 
 
@@ -49,17 +49,17 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
     Args:
       kind: "source", "operator", "order" and so on.
       name: What a config calls it.
-      component: What is called with the config's settings as keywords.
+      component: The function or class that is called with the config's settings as keywords.
 
     Raises:
-      RegistryError: The name is taken by something else, or a setting has the name of a key that stands beside it.
+      RegistryError: Another component has the name, or a setting has a reserved name.
     """
     for setting in settings(component) if kind in _RESERVED else ():
         if setting in _RESERVED[kind]:
             text = f"{kind} {name!r} takes a setting {setting!r}, which every {kind} has already; rename it."
             raise RegistryError(text)
     if name in _BUILTIN[kind] and component.__module__ == _BUILTIN[kind][name][0]().__name__:
-        return  # it is what its package has declared
+        return  # its package has declared it already
     present = lookup(kind, name) if _is_known(kind, name) else None
     path = _path(component)
     if present is not None and path != (first := _path(present)):
@@ -68,13 +68,13 @@ def register(kind: str, name: str, component: Callable[..., Any]) -> None:
 
 
 def builtin(kind: str, *names: str, **attributes: str) -> Callable[[_Import], _Import]:
-    """Declare components by name, in the light `__init__.py` of the package that holds them.
+    """Declare built-in components, in the `__init__.py` of their package, which imports nothing heavy.
 
-    It decorates the function that imports their module and returns it, which is called when one of them is first used.
+    It decorates the function that imports and returns their module; this is called when one of them is first used.
 
     Args:
-      names: The names of those that are called so in the module.
-      attributes: The others: what each is called in the module, by name.
+      names: Components that have the same name in the module.
+      attributes: Other components: the name of each in the module, by its registered name.
 
     >>> @builtin("policy", root_for_doctest="sqrt")
     ... def _math():
@@ -94,7 +94,7 @@ def builtin(kind: str, *names: str, **attributes: str) -> Callable[[_Import], _I
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """Take back, when the block ends, what was registered inside it; tests register parts of their own in it.
+    """Undo, when the block ends, all registrations made inside it; for tests that register their own components.
 
     Entry points are loaded before the block begins, so that their components stay.
 
@@ -121,7 +121,7 @@ def name_of(component: Callable[..., Any]) -> str:
 
 
 def names(kind: str) -> list[str]:
-    """The names of a kind, sorted."""
+    """The names of all components of a kind, sorted."""
     return sorted({*_BUILTIN[kind], *_REGISTERED[kind]})
 
 
@@ -130,19 +130,19 @@ def _is_known(kind: str, name: str) -> bool:
 
 
 def require(kind: str, name: str, where: str = "") -> None:
-    """Check that there is such a name, without importing what it stands for.
+    """Check that a name is registered, without importing its component.
 
     Raises:
-      RegistryError: There is no such name; `where` is the key that the error carries.
+      RegistryError: There is no such name; the key of the error is `where`.
     """
     if not _is_known(kind, name):
         near = hint(name, names(kind))
-        own = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
-        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + own)
+        load_yours = "" if near.startswith("Did") else " One of your own needs its module: plugins=[MODULE]."
+        raise RegistryError(f"no {kind} {name!r}", key=where or None, hint=near + load_yours)
 
 
 def lookup(kind: str, name: str) -> Any:
-    """The component of a name.
+    """The component with a name.
 
     Raises:
       RegistryError: Nothing of that kind has that name.
@@ -161,7 +161,7 @@ def lookup(kind: str, name: str) -> Any:
 
 
 def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword settings a component takes, by name."""
+    """The keyword settings that a component takes, by name."""
     parameters = inspect.signature(_function(component)).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
@@ -169,12 +169,12 @@ def settings(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def check_settings(
     where: str, component: Callable[..., Any], values: Mapping[str, Any], beside: Collection[str] = ()
 ) -> None:
-    """Refuse settings that a component does not take or not of that type, and the lack of those it needs.
+    """Refuse unknown settings, settings of a wrong type, and missing settings that have no default.
 
-    The keys `beside` them, which others take, are named where one is not known.
+    The hint about an unknown setting also lists the keys `beside` the settings, which are for others.
 
     Raises:
-      ConfigError: It names the setting's full key.
+      ConfigError: A setting is refused; the error names its full key.
     """
     takes = settings(component)
     for name in values:
@@ -192,50 +192,50 @@ def check_settings(
 
 
 def _check_value(key: str, value: Any, annotation: Any) -> None:
-    """Refuse a value, or one inside of it, that is none of the types of its annotation, or no number of 64 bits."""
+    """Refuse a value, or an item of it, of a type that its annotation does not allow, or a number over 64 bits."""
     if (kinds := _kinds(annotation)) and not any(is_kind(value, kind) for kind in kinds):
         text = f"it is {' or '.join(KINDS[kind] for kind in kinds)}"
         mend = f"Write {key}=[{value}]." if kinds == [list] and "[" not in key else ""
         raise ConfigError(text, key=key, value=value, hint=mend)
     inside = _kinds_inside(annotation)
     is_group, is_list = isinstance(value, dict), isinstance(value, list | tuple)
-    for entry, each in value.items() if is_group else enumerate(value if is_list else ()):
-        if inside and type(each) in KINDS and not any(is_kind(each, kind) for kind in inside):
+    for entry, item in value.items() if is_group else enumerate(value if is_list else ()):
+        if inside and type(item) in KINDS and not any(is_kind(item, kind) for kind in inside):
             text = f"it is {' or '.join(dict.fromkeys(KINDS[kind] for kind in inside))}"
-            raise ConfigError(text, key=f"{key}.{entry}" if is_group else f"{key}[{entry}]", value=each)
+            raise ConfigError(text, key=f"{key}.{entry}" if is_group else f"{key}[{entry}]", value=item)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError("it is a number of at most 64 bits", key=key, value=value)
-    if any(isinstance(each, float) and each != each for each in (value if is_list else [value])):
+    if any(isinstance(number, float) and number != number for number in (value if is_list else [value])):
         raise ConfigError("it is a number, and nan is none", key=key, value=value)
 
 
 def example(name: str, component: Callable[..., Any], value: object = "…") -> str:
-    """How a component is written with its settings, those that it needs or the first; a bare value is theirs.
+    """Say how to write a component with its required settings, or else its first, set to `value` or to its items.
 
     >>> example("power", lambda record, *, by, leaf="image": record, 2)
     'Write {power: {by: 2}}; power takes by, leaf.'
     """
     takes = settings(component)
-    needed = [each.name for each in takes.values() if each.default is each.empty] or [*takes][:1]
+    needed = [setting.name for setting in takes.values() if setting.default is setting.empty] or [*takes][:1]
     values = value if isinstance(value, list) and len(value) == len(needed) else [value] * len(needed)
-    written = ", ".join(f"{each}: {one}" for each, one in zip(needed, values, strict=True))
+    written = ", ".join(f"{setting}: {one}" for setting, one in zip(needed, values, strict=True))
     return f"Write {{{name}: {{{written}}}}}; {name} takes {', '.join(takes)}." if takes else f"Write {name}."
 
 
 def _function(component: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose signature a component has; a metaclass may hide that of a class."""
+    """The function with the signature of a component; for a class, `__init__`, as a metaclass may hide it."""
     return component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any] | None:
-    """The types of a function's parameters; None where they are for a type checker's eyes only."""
-    # Jobs of a sweep ask for those of the same functions, and resolving them takes as long as all else that is checked.
-    known = _known_annotations if isinstance(function, types.FunctionType) else _known_annotations.__wrapped__
-    return known(function)
+    """The types of a function's parameters; None if only a type checker can resolve them."""
+    # Jobs of a sweep ask for the same functions, and resolving their types takes as long as all other checks.
+    resolve = _resolved if isinstance(function, types.FunctionType) else _resolved.__wrapped__
+    return resolve(function)
 
 
 @lru_cache
-def _known_annotations(function: Callable[..., Any]) -> dict[str, Any] | None:
+def _resolved(function: Callable[..., Any]) -> dict[str, Any] | None:
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError):
@@ -251,18 +251,18 @@ KINDS: dict[type, str] = {
     dict: "a group of keys",
     type(None): "null",
 }
-"""The types that a config can hold, as a user knows them."""
+"""The types of values in a config, in a user's words."""
 
 
 def is_kind(value: object, kind: type) -> bool:
-    """Whether a config's value is of a type; a whole number is a number, true is not."""
+    """Whether a config's value is of a type; a whole number counts as a number, true and false do not."""
     if kind in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if kind is float else (list, tuple) if kind is list else kind)
 
 
 def _kinds(annotation: Any) -> list[type]:
-    """The types a config may give for an annotation; none where it says something else."""
+    """The types that a config's value may have under an annotation; empty if the annotation allows others."""
     if annotation in KINDS:
         return [annotation]
     origin = typing.get_origin(annotation)
@@ -275,7 +275,7 @@ def _kinds(annotation: Any) -> list[type]:
 
 
 def _kinds_inside(annotation: Any) -> list[type]:
-    """The types that the values of a list or of a group of keys may have, where an annotation says it."""
+    """The types that the values of a list or a group of keys may have; empty if the annotation does not say."""
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return [kind for part in inside for kind in _kinds_inside(part)]
@@ -301,7 +301,7 @@ def load_plugins(modules: Iterable[str]) -> None:
             raise ConfigError(f"module {module!r} is no Python: {error}", key="plugins") from error
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the module is there, and lacks another
+                raise  # the module exists, and lacks another one
             text = f"there is no module {module!r}; install it, or run from the folder that holds it"
             raise ConfigError(text, key="plugins") from None
 

@@ -13,7 +13,7 @@ Record: TypeAlias = dict[str, Any]
 """One record: leaf name to the array of that leaf, NumPy's or JAX's."""
 
 FlatRows: TypeAlias = dict[str, Any]
-"""Many records: leaf name to array, shape [rows, elements], or [rows] of a scalar."""
+"""Many records: leaf name to array, shape [rows, elements], or [rows] for a scalar leaf."""
 
 Batch: TypeAlias = dict[str, Any]
 """A batch of records: leaf name to array, shape [batch, *leaf shape]."""
@@ -35,12 +35,12 @@ class LeafSpec:
 
     @property
     def flat(self) -> tuple[int, ...]:
-        """The shape with all its elements in a row; of a scalar, none."""
+        """The flattened shape: (elements,), or () for a scalar."""
         return (math.prod(self.shape),) if self.shape else ()
 
     @property
     def has_channels_first(self) -> bool:
-        """Whether this looks like an image [channels, height, width], which operators and models take otherwise."""
+        """Whether this looks like an image [channels, height, width]; operators and models take channels last."""
         return len(self.shape) == 3 and self.shape[0] in (1, 3, 4) and self.shape[2] not in (1, 3, 4)
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ def spec_of(arrays: Arrays) -> dict[str, LeafSpec]:
 
 
 def bytes_of(spec: Spec) -> int:
-    """The bytes of one record.
+    """The size of one record in bytes.
 
     >>> bytes_of({"image": LeafSpec((28, 28, 1), "uint8"), "label": LeafSpec((), "int64")})
     792

@@ -1,6 +1,6 @@
-"""Checks for the parts of a mix, your own included: each raises AssertionError with what is wrong.
+"""Checks for the parts of a mix, including your own; each raises an AssertionError that says what is wrong.
 
-`traces` counts what is compiled; `registered` takes back, when its block ends, what was registered inside it.
+`traces` counts compilations; `registered` undoes the registrations inside its block.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from datamix.spec import Arrays, Record, spec_of
 
 
 def check_source(data: Any) -> None:
-    """Check that a source keeps what it says: its spec, its number of records, the same records every time.
+    """Check that a source is what it says: its spec, its number of records, and the same records every time.
 
     Args:
-      data: A source, or what `datamix.sources.objects.as_source` makes one of.
+      data: A source, or anything that `datamix.sources.objects.as_source` turns into one.
 
     >>> from datamix.sources.arrays import MemoryArrays
     >>> check_source(MemoryArrays({"label": np.arange(3)}))
@@ -51,8 +51,8 @@ def check_source(data: Any) -> None:
         arrays = source.read()
         again, method = source.read(), "read()"
     else:
-        arrays = _taken(source, np.arange(size))
-        again, method = _taken(source, np.arange(size)), "take()"
+        arrays = _records(source, np.arange(size))
+        again, method = _records(source, np.arange(size)), "take()"
     actual = spec_of(arrays)
     assert actual == spec, f"spec says {spec}, but {method} gives {actual}"
     for leaf, values in arrays.items():
@@ -64,7 +64,7 @@ def check_source(data: Any) -> None:
     draw = np.random.default_rng(0)
     for count in (1, size, 2 * size) if size else (0,):
         indices = draw.integers(0, max(size, 1), count)
-        for leaf, values in _taken(source, indices).items():
+        for leaf, values in _records(source, indices).items():
             same = np.array_equal(values, arrays[leaf][indices])
             assert same, f"take() of the records {indices.tolist()[:8]} gives other values of {leaf!r} than {method}"
     for leaf in spec:
@@ -72,8 +72,8 @@ def check_source(data: Any) -> None:
         assert same, f"take() of {leaf!r} alone gives other values than {method}"
 
 
-def _taken(source: Source, indices: np.ndarray) -> Arrays:
-    """Some records of a source, in arrays that held something else before."""
+def _records(source: Source, indices: np.ndarray) -> Arrays:
+    """Take records of a source into arrays that hold other values before."""
     out = {leaf: np.full((len(indices), *part.shape), 1, part.dtype) for leaf, part in source.spec.items()}
     source.take(indices, out)
     return out
@@ -83,8 +83,8 @@ def check_operator(function: Callable[..., Record], record: Mapping[str, Any], *
     """Check that an operator is pure and keeps what its traits promise.
 
     Args:
-      function: The function that is registered with `datamix.operator`.
-      record: An example of what it takes; its leaves are NumPy or JAX arrays.
+      function: The function registered with `datamix.operator`.
+      record: An example record; its leaves are NumPy or JAX arrays.
       settings: The settings of the operator.
 
     >>> from datamix.operators.image import normalize
@@ -116,14 +116,14 @@ _SLOTS = 1000
 
 
 def check_order(order: Callable[..., Period], *, bound: float | None = None, **settings: Any) -> None:
-    """Check that an order fills periods that are what they say.
+    """Check that an order fills periods whose methods agree.
 
-    It is asked to fill stages of one to four sources, some without a share. An order may refuse some of them with a
+    The order fills stages of one to four sources, some without a share. It may refuse some of them with a
     `ConfigError`, but not all.
 
     Args:
-      order: The function that is registered with `datamix.order`.
-      bound: By how many slots a source may ever be away from its exact share; None for an order that promises none.
+      order: The function registered with `datamix.order`.
+      bound: The most slots that a source may ever be away from its exact share; None if the order promises none.
       settings: The settings of the order.
 
     >>> from datamix.mixing.orders import proportional, random
@@ -164,12 +164,12 @@ def _check_period(period: Period, again: Period, demand: Demand, bound: float | 
 
 
 def _check_walk(period: Period, start: int, where: str) -> None:
-    """Check that take, counts and slot_of agree from a slot on."""
+    """Check that take, counts and slot_of agree from slot `start` on."""
     counts = period.counts(start)
     assert sum(counts) == start, f"{where}, counts({start}) adds up to {sum(counts)}"
     source, number = period.take(start, 100)
     for slot, (i, n) in enumerate(zip(source.tolist(), number.tolist(), strict=True), start=start):
-        if not period.repeats_records:  # whose records are not counted
+        if not period.repeats_records:  # drawn records are not counted
             assert n == counts[i], f"{where}, slot {slot} is number {n} of source {i}, which had {counts[i]} before"
             got = period.slot_of(i, n)
             assert got == slot, f"{where}, slot_of({i}, {n}) is {got}, not {slot}"
@@ -178,10 +178,10 @@ def _check_walk(period: Period, start: int, where: str) -> None:
 
 
 def check_stop(stop: Callable[..., Stop], **settings: Any) -> None:
-    """Check that a stop ends mixes, or never does, and repeats nothing unless it says so.
+    """Check that a stop ends mixes, unless it is endless, and repeats records only if it says so.
 
     Args:
-      stop: The function that is registered with `datamix.stop`.
+      stop: The function registered with `datamix.stop`.
       settings: The settings of the stop; those that name sources may name any.
 
     >>> from datamix.mixing.stops import exhaust_once
@@ -197,11 +197,11 @@ def check_stop(stop: Callable[..., Stop], **settings: Any) -> None:
         assert (plan.length is None) == (rule.waits_for is None), f"mix={order} has {plan.length} records"
         if plan.length is None:
             continue
-        taken = plan.take(0, plan.length)
+        slots = plan.take(0, plan.length)
         for i, (name, size) in enumerate(sizes.items()):
-            often = int(np.bincount(taken.record[taken.source == i], minlength=size).max())
+            most = int(np.bincount(slots.record[slots.source == i], minlength=size).max())
             allowed = rule.epochs.get(name, 1)
-            assert rule.repeats or often <= allowed, f"mix={order} gives a record of {name} {often} times"
+            assert rule.repeats or most <= allowed, f"mix={order} gives a record of {name} {most} times"
 
 
 def check_weighting(
@@ -210,8 +210,8 @@ def check_weighting(
     """Check that a weighting gives every source a weight, the same every time.
 
     Args:
-      weighting: The function that is registered with `datamix.weighting`.
-      sizes: The number of records of each source, by name; some sources are made up where it is None.
+      weighting: The function registered with `datamix.weighting`.
+      sizes: The number of records of each source, by name; None for some made-up sources.
       settings: The settings of the weighting.
 
     >>> from datamix.mixing.weightings import size
@@ -237,7 +237,7 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
 
     Args:
       pipeline: The pipeline of any mix.
-      steps: The number of batches to look at, at most.
+      steps: The most batches to compare.
     """
     batches = list(islice(pipeline, steps))
     for step in range(len(batches)):
@@ -253,10 +253,10 @@ def check_resume(pipeline: Pipeline, steps: int = 8) -> None:
 def traces() -> Iterator[Counter[str]]:
     """Count how often datamix's own programs are traced, and so compiled.
 
-    Pipelines that differ in ratio, seed or constants run one program: the second of them traces nothing.
+    Pipelines that differ in ratio, seed or constants share one program: only the first of them traces it.
 
     Yields:
-      How often each program was traced inside the block, by name; empty where nothing was.
+      The number of traces of each program inside the block, by name; empty if nothing was traced.
 
     >>> import datamix
     >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}

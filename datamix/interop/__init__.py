@@ -1,4 +1,4 @@
-"""Mixes as other libraries take them: one module for each library, imported when it is first asked for."""
+"""Mixes in the form that other libraries take: one module per library, imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixes as datasets of Grain."""
+"""Mixes as Grain datasets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ImportError as error:
 
 
 def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:
-    """The single records of a pipeline; of an endless mix, as many as Grain can count.
+    """The single records of a pipeline as a map-style dataset; an endless mix has `sys.maxsize` of them.
 
     >>> import datamix, numpy as np
     >>> pipeline = datamix.mix({"a": {"label": np.arange(8)}}, batch_size=4, shuffle="none")
@@ -30,7 +30,7 @@ def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:
 
 
 def batches(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> grain.IterDataset[Batch]:
-    """The batches of a pipeline, or a rank's rows of each, whose iterators have Grain's states.
+    """The batches of a pipeline, or one rank's rows of each; iterators have the state methods of Grain.
 
     >>> import datamix, numpy as np
     >>> pipeline = datamix.mix({"a": {"label": np.arange(8)}}, batch_size=4, shuffle="none")
@@ -43,7 +43,7 @@ def batches(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> grain.Ite
 
 
 class _Source:
-    """The records of a pipeline as a source of Grain, which needs a length."""
+    """The records of a pipeline as a Grain source, which needs a length."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -64,7 +64,7 @@ class _Batches(grain.IterDataset[Batch]):  # type: ignore[misc]
         self._pipeline, self._shard, self._turns = pipeline, shard, range(sys.maxsize)
 
     def set_slice(self, turns: slice, sequential_slice: bool = False) -> None:
-        """Leave its batches alone to one of Grain's workers, `mp_prefetch`."""
+        """Keep only the batches of one Grain worker, for `mp_prefetch`."""
         if sequential_slice:
             raise ConfigError("workers take the batches of a mix in turn", key="sequential_slice", value=True)
         self._turns = self._turns[turns]

@@ -1,4 +1,4 @@
-"""Batches as a dataset of Keras 3, for `fit`, `evaluate` and `predict` on any of its backends."""
+"""Batches as a Keras 3 dataset, for `fit`, `evaluate` and `predict` on any of its backends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ except ImportError as error:
 def dataset(
     pipeline: Pipeline, *, inputs: str | Sequence[str] = "image", targets: str | None = "label", start: int = 0
 ) -> keras.utils.PyDataset:
-    """The batches of a pipeline as (inputs, targets), with the leaf `loss_weight` as sample weights where there is one.
+    """The batches of a pipeline as (inputs, targets), with the leaf `loss_weight` as sample weights if there is one.
 
-    Under stop="forever", `fit(dataset, steps_per_epoch=n)` goes on with the mix from one of Keras's epochs to the next.
-    A finite mix is an epoch; `fit(dataset, shuffle=False)` then keeps the order of its batches.
+    With stop="forever", `fit(dataset, steps_per_epoch=n)` continues the mix from one Keras epoch to the next. A finite
+    mix is one epoch; `fit(dataset, shuffle=False)` keeps the order of its batches.
 
     Args:
       pipeline: The pipeline.
-      inputs: The leaf that a model takes, or several, which it takes by name.
-      targets: The leaf that it predicts; None for inputs alone.
-      start: The number of the first batch, to go on after so many.
+      inputs: The leaf that the model takes, or several, which it gets as a dict by name.
+      targets: The leaf that it predicts; None for inputs only.
+      start: The number of the first batch, to resume after that many.
 
     Raises:
       ConfigError: There is no such leaf.
@@ -47,16 +47,16 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     @property
     def num_batches(self) -> int | None:
-        """The number of batches that are not left out; None of an endless mix."""
+        """The number of batches from `start` on that are not left out; None for an endless mix."""
         batching = self._pipeline.batching
         length = batching.num_batches
         return None if length is None else sum(end - begin for begin, end in batching.kept_runs(self._start, length))
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         step = self._pipeline.batching.after(self._start, index)
-        if index == 0 and self._iterator.step != step:  # Keras looks at the first batch, and begins each epoch anew
+        if index == 0 and self._iterator.step != step:  # Keras peeks at the first batch, and restarts each epoch at 0
             self._iterator = self._pipeline.iterator(step)
-        # In another order, each batch is computed by itself.
+        # Batches requested out of order are computed one by one.
         batch = next(self._iterator) if self._iterator.step == step else self._pipeline[step]
         several = isinstance(self._inputs, list)
         inputs = {leaf: batch[leaf] for leaf in self._inputs} if several else batch[str(self._inputs)]

@@ -1,4 +1,4 @@
-"""The state of a mix in a checkpoint of Orbax, beside that of the model: one file for each process."""
+"""The state of a mix in an Orbax checkpoint, next to that of the model: one file per process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _save(directory: Any, state: State) -> None:
 
 
 def _load(directory: Any, iterator: Iterator, changed: Literal["mix"] | None) -> None:
-    """Restore an iterator from any process's file: a state is that of the whole mix, whatever their number.
+    """Restore an iterator from the file of any process: each has the state of the whole mix.
 
     Raises:
-      StateError: There is none, it is damaged, or it is one of another mix.
+      StateError: There is no state, it is damaged, or it belongs to another mix.
     """
     files = sorted(Path(directory).glob("mix-*.json"))
     if not files:
@@ -41,7 +41,7 @@ def _load(directory: Any, iterator: Iterator, changed: Literal["mix"] | None) ->
 
 
 class MixHandler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
-    """The handler of `MixSave` and `MixRestore`, for a `Checkpointer`, an asynchronous one or a `CheckpointManager`."""
+    """The handler of `MixSave` and `MixRestore`, for `Checkpointer`, `AsyncCheckpointer` and `CheckpointManager`."""
 
     async def async_save(self, directory: Any, args: MixSave) -> list[Any]:
         """Write the iterator's state, as it is now, once Orbax has made the directory."""
@@ -57,10 +57,10 @@ class MixHandler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
         _save(directory, args.item.state())
 
     def restore(self, directory: Any, args: MixRestore) -> Iterator:
-        """Have the iterator go on where the state was taken; returns it.
+        """Restore the iterator to where the state was taken, and return it.
 
         Raises:
-          StateError: There is no state, or it is one of another mix.
+          StateError: There is no state, it is damaged, or it belongs to another mix.
         """
         _load(directory, args.item, args.changed)
         return args.item
@@ -69,7 +69,7 @@ class MixHandler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
 @ocp.args.register_with_handler(MixHandler, for_save=True)
 @dataclass
 class MixSave(ocp.args.CheckpointArgs):  # type: ignore[misc]
-    """What is saved: `ocp.args.Composite(model=…, mix=MixSave(iterator))`.
+    """The arguments to save a mix: `ocp.args.Composite(model=…, mix=MixSave(iterator))`.
 
     Attributes:
       item: The iterator of a mix.
@@ -81,11 +81,11 @@ class MixSave(ocp.args.CheckpointArgs):  # type: ignore[misc]
 @ocp.args.register_with_handler(MixHandler, for_restore=True)
 @dataclass
 class MixRestore(ocp.args.CheckpointArgs):  # type: ignore[misc]
-    """What is restored: `ocp.args.Composite(model=…, mix=MixRestore(iterator))`.
+    """The arguments to restore a mix: `ocp.args.Composite(model=…, mix=MixRestore(iterator))`.
 
     Attributes:
       item: An iterator of the same mix.
-      changed: "mix" goes on where the mix was another one; see `BatchIterator.restore`.
+      changed: "mix" accepts the state of another mix; see `BatchIterator.restore`.
     """
 
     item: Iterator
@@ -94,7 +94,7 @@ class MixRestore(ocp.args.CheckpointArgs):  # type: ignore[misc]
 
 @dataclass
 class Checkpointable:
-    """An iterator as Orbax's version 1 takes it: `save_checkpointables(path, {"mix": Checkpointable(iterator)})`.
+    """An iterator for version 1 of Orbax: `save_checkpointables(path, {"mix": Checkpointable(iterator)})`.
 
     Attributes:
       iterator: The iterator of a mix.
@@ -114,7 +114,7 @@ class Checkpointable:
         return write()
 
     async def load(self, directory: Any) -> Awaitable[None]:
-        """Have the iterator go on where the state was taken."""
+        """Restore the iterator to where the state was taken."""
 
         async def read() -> None:
             _load(directory, self.iterator, self.changed)

@@ -1,4 +1,4 @@
-"""Batches as a dataset of `tf.data`, which Keras trains on as well."""
+"""Batches as a `tf.data` dataset, on which Keras can train too."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def dataset(pipeline: Pipeline, *, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-    """The batches of a pipeline, or a rank's rows of each: leaf name to tensor; TensorFlow copies them.
+    """The batches of a pipeline, or one rank's rows of each: leaf name to tensor, which is a copy.
 
     Args:
-      pipeline: The pipeline; of a finite one, the dataset knows its length.
+      pipeline: The pipeline; if it is finite, the dataset knows its length.
       shard: (rank, num_shards).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Batches as a dataset of PyTorch, for `DataLoader` and for torchdata's `StatefulDataLoader`."""
+"""Batches as a PyTorch dataset, for `DataLoader` and torchdata's `StatefulDataLoader`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ def dataset(
 ) -> TorchDataset:
     """The batches of a pipeline for a loader, `DataLoader(dataset(pipeline), batch_size=None)`.
 
-    Each rank is given its rows of every batch, and the workers of a loader take batches in turn, so that its k-th item
-    is the k-th batch whatever their number. In a worker, batches are computed on the CPU.
+    Each rank gets its rows of every batch. The workers of a loader take batches in turn, so the loader's k-th item is
+    the k-th batch, whatever the number of workers. In a worker, batches are computed on the CPU.
 
     Args:
       pipeline: The pipeline.
-      shard: (rank, num_shards); those of `torch.distributed` by default, where it is initialised.
-      channels_first: Whether images [height, width, channels] become [channels, height, width], by their strides alone.
-      label_dtype: The dtype that the leaf `label` is given, such as `torch.int64`.
-      copy: Whether tensors have memory of their own, that may be written to; without, they share that of a chunk of
+      shard: (rank, num_shards); by default those of `torch.distributed` if it is initialised, otherwise (0, 1).
+      channels_first: Whether images [height, width, channels] become [channels, height, width], as views without a
+        copy.
+      label_dtype: The dtype to convert the leaf `label` to, such as `torch.int64`; None to keep it.
+      copy: Whether tensors have their own memory, which may be written to; otherwise they share that of a chunk of
         batches.
 
     Raises:
@@ -58,7 +59,7 @@ def dataset(
 
 
 class TorchDataset(IterableDataset[Tensors]):
-    """See `dataset`. Each `iter()` begins with the first batch, or where the state that was loaded before was taken."""
+    """See `dataset`. Each `iter()` begins with the first batch, or at a state loaded since the last `iter()`."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class TorchDataset(IterableDataset[Tensors]):
         self._iterator: BatchIterator | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """For workers that are spawned, which `torch.distributed` tells nothing."""
+        """The attributes for a spawned worker; with the shard, as `torch.distributed` is not initialised there."""
         return vars(self) | {"_shard": self.shard, "_iterator": None}
 
     @property
@@ -91,7 +92,7 @@ class TorchDataset(IterableDataset[Tensors]):
         return 0, 1
 
     def __len__(self) -> int:
-        """Batches in the whole mix that are not left out.
+        """The number of batches in the whole mix that are not left out.
 
         Raises:
           TypeError: The mix never ends.
@@ -101,7 +102,7 @@ class TorchDataset(IterableDataset[Tensors]):
     def __iter__(self) -> Iterator[Tensors]:
         worker, num_workers = _worker()
         if get_worker_info() is not None and not xla.has_started():
-            jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
+            jax.config.update("jax_platforms", "cpu")  # the accelerator belongs to the trainer
         loaded, self._loaded = self._loaded, None
         iterator = self._pipeline.iterator(0, self.shard, "torch", stride=num_workers)
         own_step, since = False, 0
@@ -117,7 +118,7 @@ class TorchDataset(IterableDataset[Tensors]):
         return map(self._finished, iterator)
 
     def _finished(self, batch: Tensors) -> Tensors:
-        """What was asked for, of a batch."""
+        """Apply `copy`, `channels_first` and `label_dtype` to a batch."""
         if self._copy:
             batch = {leaf: tensor.clone() for leaf, tensor in batch.items()}
         for leaf in self._images:
@@ -127,37 +128,38 @@ class TorchDataset(IterableDataset[Tensors]):
         return batch
 
     def state_dict(self) -> State:
-        """The place where the last iterator stands, in this process: of a loader with workers, each has its own."""
+        """The state of the last iterator in this process; each worker of a loader has its own."""
         if self._iterator is None:
             batching = self._pipeline.batching
-            return self._loaded or self._pipeline.state(batching.after(0, _worker()[0])) | _own()
-        return self._iterator.state() | _own()
+            return self._loaded or self._pipeline.state(batching.after(0, _worker()[0])) | _worker_mark()
+        return self._iterator.state() | _worker_mark()
 
     def load_state_dict(self, state: State) -> None:
-        """Have the next `iter()` go on where a state was taken, under any number of workers.
+        """Let the next `iter()` continue where a state was taken, with any number of workers.
 
         Args:
-          state: That of a dataset, of any iterator of the pipeline, or of a `StatefulDataLoader` with all its workers.
+          state: The state of a dataset, of any iterator of the pipeline, or of a `StatefulDataLoader` with all its
+            workers.
         """
         self._loaded, self._iterator = _whole(state), None
 
 
 def _worker() -> tuple[int, int]:
-    """The number of this worker, and of all workers; 0 of 1 where the loader has none."""
+    """The index of this worker, and the number of workers; (0, 1) if the loader has none."""
     info = get_worker_info()
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
-def _own() -> State:
-    """What says that a state is of one worker alone; empty outside workers."""
+def _worker_mark() -> State:
+    """The entry that marks a state as that of one worker; empty outside workers."""
     return {} if get_worker_info() is None else {"worker": _worker()}
 
 
 def _is_own(state: State, worker: int, num_workers: int) -> bool:
-    """Whether a state is this worker's own; otherwise it is that of an iterator over all batches.
+    """Whether a state is that of this worker; if not, it is that of an iterator over all batches.
 
     Raises:
-      StateError: It is that of another worker, or of one of another number of workers.
+      StateError: It is that of another worker, or was taken with another number of workers.
     """
     if "worker" not in state:
         return False
@@ -170,9 +172,9 @@ def _is_own(state: State, worker: int, num_workers: int) -> bool:
 
 
 def _whole(state: State) -> State | None:
-    """The state of the whole mix, also from that of a `StatefulDataLoader`: of its workers, the one whose turn it is.
+    """The state of the whole mix; from that of a `StatefulDataLoader`, that of the worker whose turn it is.
 
-    None where the loader had come to its end, and begins anew.
+    None if the loader had reached its end, and starts again.
     """
 
     def inside(value: object) -> Iterator[State]:
@@ -185,6 +187,6 @@ def _whole(state: State) -> State | None:
     if state.get("_iterator_finished"):
         return None
     first = min(states, key=lambda each: int(each["step"]))
-    # Of batches that were given since the workers' states were taken, the loader knows the number.
+    # The loader knows how many batches it has yielded since it took its workers' states.
     since = {"since": state.get("_steps_since_snapshot", 0)}
     return {key: value for key, value in first.items() if key != "worker"} | since

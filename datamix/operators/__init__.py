@@ -1,4 +1,4 @@
-"""Operators: pure functions of one record, compiled by JAX. Each is here under its name: `operators.to_float`."""
+"""Operators: pure functions of one record, compiled by JAX; attributes of this package, as `operators.to_float`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of images, so that no epoch shows a record twice alike: drawn anew for each record and epoch."""
+"""Random changes of images, drawn anew for each record and epoch, so that a record differs in every epoch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def random_crop(
     padding: int = 0,
     leaf: str = "image",
 ) -> Record:
-    """Cut out a part of an image at a random place.
+    """Crop an image at a random place.
 
     Args:
       record: The record, with an image in `leaf`.
       key: The key of the draw.
-      height: The height of the part in pixels; None for that of the image.
-      width: The width of the part in pixels; None for that of the image.
-      padding: The pixels of 0 that are put around the image before.
+      height: The height of the crop in pixels; None for that of the image.
+      width: The width of the crop in pixels; None for that of the image.
+      padding: The pixels of 0 to add on each side of the image before cropping.
       leaf: The name of the leaf.
     """
     value = image_of(record, leaf, "random_crop")
@@ -50,13 +50,13 @@ def random_crop(
 
 @operator(random=True, traced=("degrees", "fill"))
 def rotate(record: Record, key: RandomKey, *, degrees: Number = 15, fill: Number = 0, leaf: str = "image") -> Record:
-    """Turn an image around its centre by a random angle, with bilinear interpolation; its size stays.
+    """Rotate an image around its centre by a random angle, with bilinear interpolation, keeping its size.
 
     Args:
       record: The record, with an image in `leaf`; its dtype is kept.
       key: The key of the draw.
-      degrees: The largest angle, to either side.
-      fill: The value of the corners that come in.
+      degrees: The largest angle in degrees, in either direction.
+      fill: The value of pixels that lie outside the original image.
       leaf: The name of the leaf.
     """
     value = image_of(record, leaf, "rotate")
@@ -70,7 +70,7 @@ def rotate(record: Record, key: RandomKey, *, degrees: Number = 15, fill: Number
     background = jnp.asarray(fill, jnp.float32)
 
     def channel(pixels: jax.Array) -> jax.Array:
-        # Apart from the background: `map_coordinates` takes no traced fill.
+        # The background is subtracted first and added later, as `map_coordinates` takes no traced fill value.
         turned: jax.Array = map_coordinates(pixels.astype(jnp.float32) - background, place, order=1)
         return turned + background
 
@@ -89,15 +89,15 @@ def color_jitter(
 ) -> Record:
     """Change brightness, then contrast, then saturation, each by a factor drawn from 1 - x to 1 + x.
 
-    It comes before `normalize`: what is dark is near 0. Integers stay in the range of their dtype; floats are not cut
-    off, for which there is `clip`. A fourth channel stays as it is.
+    Use it before `normalize`, since it takes 0 as black. Integers stay in the range of their dtype; floats are not
+    clipped, for which there is `clip`. A fourth channel is unchanged.
 
     Args:
       record: The record, with an image in `leaf`; its dtype is kept.
       key: The key of the draws.
-      brightness: x for a product with all values; from 0 to 1, as the others.
-      contrast: x for the distance from the mean of the grey image.
-      saturation: x for the distance of each pixel from its own grey; images of one channel stay as they are.
+      brightness: x for the factor of all values; from 0 to 1, as the others.
+      contrast: x for the factor of each value's distance from the mean of the grey image.
+      saturation: x for the factor of each pixel's distance from its own grey; images of one channel are unchanged.
       leaf: The name of the leaf.
     """
     value = image_of(record, leaf, "color_jitter")
@@ -115,7 +115,7 @@ def color_jitter(
 
 
 def _mean(image: jax.Array) -> jax.Array:
-    """The mean of an image, added up in an order of its own: that of `jnp.mean` is another in each program."""
+    """The mean of an image, summed in a fixed order; that of `jnp.mean` differs between programs."""
     values, count = image.reshape(-1), image.size
     values = jnp.pad(values, (0, (1 << (count - 1).bit_length()) - count))
     while len(values) > 1:
@@ -125,7 +125,7 @@ def _mean(image: jax.Array) -> jax.Array:
 
 @operator(random=True, elementwise=True, traced=("std",))
 def gaussian_noise(record: Record, key: RandomKey, *, std: Number = 0.1, leaf: str = "image") -> Record:
-    """Add noise of a normal distribution to every value; integers are rounded and stay in the range of their dtype."""
+    """Add normally distributed noise to every value; integers are rounded and stay in the range of their dtype."""
     value = leaf_of(record, leaf, "gaussian_noise")
     if not isinstance(std, jax.Array) and std < 0:
         raise ConfigError("it is 0 or more", key="gaussian_noise.std", value=float(std))
@@ -143,13 +143,13 @@ def random_erasing(
     fill: Number = 0,
     leaf: str = "image",
 ) -> Record:
-    """Fill a random rectangle of an image, three times as wide as high at most, or as high as wide.
+    """Fill a random rectangle of an image, at most three times as wide as high, or as high as wide.
 
     Args:
       record: The record, with an image in `leaf`; its dtype is kept.
       key: The key of the draws.
-      probability: The probability by which an image gets one.
-      area: The smallest and the largest part of the image that it covers, from 0 to 1.
+      probability: The probability that an image gets a rectangle.
+      area: The smallest and the largest fraction of the image that it covers, from 0 to 1.
       fill: The value in the rectangle.
       leaf: The name of the leaf.
 
@@ -160,11 +160,11 @@ def random_erasing(
         raise ConfigError("it is from 0 to 1", key="random_erasing.probability", value=probability)
     if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
         raise ConfigError("it is two numbers from 0 to 1, in order", key="random_erasing.area", value=list(area))
-    whether, draws = jax.random.split(key)
-    size, form, top, left = jax.random.uniform(draws, (4,))
+    erase_key, draws_key = jax.random.split(key)
+    size, form, top, left = jax.random.uniform(draws_key, (4,))
     pixels = (area[0] + (area[1] - area[0]) * size) * np.prod(value.shape[:2])
     aspect = jnp.exp((2 * form - 1) * np.log(3))
-    inside = jax.random.bernoulli(whether, jnp.float32(probability))
+    inside = jax.random.bernoulli(erase_key, jnp.float32(probability))
     sides = (jnp.sqrt(pixels * aspect), jnp.sqrt(pixels / aspect))
     for axis, length, begin in zip((0, 1), sides, (top, left), strict=True):
         whole = value.shape[axis]

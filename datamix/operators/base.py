@@ -1,4 +1,4 @@
-"""The contract of an operator: a pure function on one record and its keyword settings."""
+"""The contract of an operator: a pure function of one record and keyword settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Number: TypeAlias = float | jax.Array
     RandomKey: TypeAlias = Key[jax.Array, ""]
-else:  # settings are checked by the annotations of operators, which must not import JAX
+else:  # checks of settings evaluate the annotations of operators, and must not import JAX
     Number = RandomKey = Any
 
 Function: TypeAlias = Callable[..., Record]
@@ -24,11 +24,11 @@ After: TypeAlias = Callable[..., Spec | None]
 
 
 def _traced(spec: Spec, **settings: object) -> None:
-    """The spec after an operator of which tracing alone tells it."""
+    """The default of `Traits.after`: only tracing can tell the spec after the operator."""
 
 
 def recast(spec: Spec, leaf: str, dtype: str) -> Spec | None:
-    """The spec of records of which one leaf gets another dtype; None where they have no such leaf."""
+    """A spec with another dtype for one leaf; None if it has no such leaf."""
     return {**spec, leaf: LeafSpec(spec[leaf].shape, dtype)} if leaf in spec else None
 
 
@@ -38,13 +38,14 @@ class Traits:
 
     Attributes:
       random: Whether the operator takes a JAX key, after the record.
-      elementwise: Whether every element is treated alone, so that leaves may have any shape, above all a flat one.
-      traced: The settings that are numbers to compute with, not to shape the program by: sources that differ in these
-        alone share one program, and changing them compiles nothing.
-      paired: Whether the operator takes a second record after the first, its partner: another of the same batch, of
-        any source. Each batch is divided into pairs by the seed and the step. Such an operator stands after the mix.
-      after: The spec of records after the operator, from the spec before and the settings, where that can be said
-        without JAX; None where tracing must tell.
+      elementwise: Whether every element is computed independently, so that leaves may have any shape, including a flat
+        one.
+      traced: The settings that are numbers to compute with and do not shape the program: sources that differ only in
+        these share one program, and changing them compiles nothing.
+      paired: Whether the operator takes a second record after the first, its partner: another of the same batch, of any
+        source. The seed and the step divide each batch into pairs. Such an operator can only be used after the mix.
+      after: A function, without JAX, from the spec of records before the operator, and its settings, to the spec after
+        it; it returns None if only tracing can tell.
     """
 
     random: bool = False
@@ -54,7 +55,7 @@ class Traits:
     after: After = _traced
 
     def arguments(self, record: Record, key: jax.Array | None, partner: Record | None = None) -> tuple[Any, ...]:
-        """The positional arguments of such an operator; without a partner, the record is its own."""
+        """The positional arguments of an operator with these traits; without a partner, a record is its own."""
         return (record, *([partner or record] if self.paired else []), *([key] if self.random else []))
 
 
@@ -73,7 +74,7 @@ def operator(function: Function | None = None, /, **promised: Any) -> Function |
     """Register a function as an operator, under its own name.
 
     The function takes a record (and its partner, if `paired`; and a JAX key, if `random`) and keyword settings, and
-    returns a record; it must be pure, and written in `jax.numpy`. See `Traits` for what may be promised of it.
+    returns a record; it must be pure, and written in `jax.numpy`. See `Traits` for the promises that it may make.
 
     Raises:
       RegistryError: The name is taken.
@@ -94,18 +95,18 @@ def operator(function: Function | None = None, /, **promised: Any) -> Function |
 
 
 def traits(function: Callable[..., Any]) -> Traits:
-    """The traits of an operator; none for a function that was registered without the decorator."""
+    """The traits of an operator; the defaults for a function that was registered without the decorator."""
     declared = getattr(function, "traits", None)
     return declared if isinstance(declared, Traits) else Traits()
 
 
 def shape_error(operator_name: str, takes: str, leaf: str, value: jax.Array) -> SpecError:
-    """The error for a leaf of a shape that an operator does not take."""
+    """The error for a leaf whose shape an operator does not take."""
     return SpecError(f"operator {operator_name!r} takes {takes}; leaf {leaf!r} has shape {list(value.shape)}.")
 
 
 def leaf_of(record: Mapping[str, jax.Array], name: str, operator_name: str) -> jax.Array:
-    """A record's leaf; SpecError where there is none of the name."""
+    """A leaf of a record; raises `SpecError` if there is none of that name."""
     if name not in record:
         raise SpecError(f"operator {operator_name!r}: records have no leaf {name!r}. {hint(name, record)}")
     return record[name]

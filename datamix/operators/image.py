@@ -1,6 +1,6 @@
-"""Operators on images, shape [height, width, channels]; the element-wise ones on any numbers.
+"""Operators on images, shape [height, width, channels]; elementwise ones take leaves of any shape.
 
-A fourth channel is alpha: how opaque each pixel is.
+A fourth channel is alpha, the opacity of each pixel.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Rec. 601 luma, as in ITU-R BT.601: what image libraries call grayscale.
 _LUMA = (0.299, 0.587, 0.114)
-# Images that are resized together on a CPU: a vector's worth or more of small ones; of large ones, what a core's cache
-# holds. They are small where so many fit.
+# Images that a CPU resizes together: at most _BLOCK_IMAGES small ones, a vector's worth or more; of large ones, as many
+# as a core's cache holds. Images are small if _FILLED_IMAGES of them fit into the cache.
 _BLOCK_IMAGES, _BLOCK_VALUES, _FILLED_IMAGES = 64, 2**17, 16
 
 
@@ -38,11 +38,11 @@ def _float(spec: Spec, *, largest: float | None = None, leaf: str = "image") -> 
 
 @operator(elementwise=True, after=_float)
 def to_float(record: Record, *, largest: float | None = None, leaf: str = "image") -> Record:
-    """Turn numbers into float32 in [0, 1].
+    """Scale numbers to float32 in [0, 1].
 
     Args:
-      largest: The value that becomes 1; by default 255 for uint8, and 1 for truth values and for floats, which keep
-        their values. Other integers need it: their type does not say how bright white is.
+      largest: The value that becomes 1; by default 255 for uint8, and 1 for booleans and floats, which keep their
+        values. Other integers need it: their dtype does not say how bright white is.
       leaf: The name of the leaf.
     """
     value = leaf_of(record, leaf, "to_float")
@@ -60,14 +60,14 @@ def to_float(record: Record, *, largest: float | None = None, leaf: str = "image
 
 @operator(elementwise=True)
 def cast(record: Record, *, dtype: str, leaf: str = "image") -> Record:
-    """Turn numbers into another dtype; values stay as far as it holds them. 64 bits are stored in 32, as JAX does."""
+    """Convert numbers to another dtype, as far as it can hold them; 64-bit dtypes become 32-bit ones, as in JAX."""
     try:
-        wanted = jax.dtypes.canonicalize_dtype(dtype)
+        target = jax.dtypes.canonicalize_dtype(dtype)
     except TypeError:
-        wanted = jnp.dtype(object)
-    if not (jnp.issubdtype(wanted, jnp.number) or jnp.issubdtype(wanted, jnp.bool_)):
+        target = jnp.dtype(object)
+    if not (jnp.issubdtype(target, jnp.number) or jnp.issubdtype(target, jnp.bool_)):
         raise ConfigError("it is a dtype of numbers: float32, bfloat16, int32, …", key="cast.dtype", value=dtype)
-    return record | {leaf: leaf_of(record, leaf, "cast").astype(wanted)}
+    return record | {leaf: leaf_of(record, leaf, "cast").astype(target)}
 
 
 def _normal(spec: Spec, *, mean: Any, std: Any, leaf: str = "image") -> Spec | None:
@@ -82,20 +82,20 @@ def normalize(record: Record, *, mean: Number | list[float], std: Number | list[
     """Subtract a mean and divide by a deviation, in float32: (x - mean) / std.
 
     Args:
-      mean: The mean, one number or one a channel.
-      std: The standard deviation, above 0, one number or one a channel.
+      mean: The mean, one number or one per channel.
+      std: The standard deviation, above 0, one number or one per channel.
       leaf: The name of the leaf.
     """
     if not isinstance(std, jax.Array) and not (np.asarray(std) > 0).all():
         raise ConfigError("it is above 0", key="normalize.std", value=np.asarray(std).tolist())
     value = leaf_of(record, leaf, "normalize").astype(jnp.float32)
-    # Subtracted first: of two products, a compiler is free to round one, and need not choose the same in each program.
+    # Subtract first: in a difference of two products a compiler may round only one, and not the same in every program.
     return record | {leaf: (value - jnp.asarray(mean, jnp.float32)) * (1.0 / jnp.asarray(std, jnp.float32))}
 
 
 @operator(elementwise=True, traced=("low", "high"))
 def clip(record: Record, *, low: Number = -np.inf, high: Number = np.inf, leaf: str = "image") -> Record:
-    """Cut off what lies below `low` or above `high`; the dtype stays.
+    """Clip values below `low` or above `high`, keeping the dtype.
 
     >>> clip({"image": jnp.array([-2.0, 0.5, 2.0])}, low=0, high=1)["image"].tolist()
     [0.0, 0.5, 1.0]
@@ -110,7 +110,7 @@ def clip(record: Record, *, low: Number = -np.inf, high: Number = np.inf, leaf: 
 
 @operator(elementwise=True, traced=("offset",))
 def log(record: Record, *, offset: Number = 1.0, leaf: str = "image") -> Record:
-    """Take the natural logarithm of x + offset, in float32; NaN and minus infinity come of sums of 0 and less.
+    """Take the natural logarithm of x + offset, in float32; minus infinity for a sum of 0, NaN for a negative one.
 
     >>> log({"image": jnp.array([0.0])})["image"].tolist()
     [0.0]
@@ -121,7 +121,7 @@ def log(record: Record, *, offset: Number = 1.0, leaf: str = "image") -> Record:
 
 @operator(random=True)
 def flip_horizontal(record: Record, key: RandomKey, *, probability: float = 0.5, leaf: str = "image") -> Record:
-    """Mirror an image left to right with a probability."""
+    """Mirror an image left to right, with the given probability."""
     value = image_of(record, leaf, "flip_horizontal")
     if not 0 <= probability <= 1:
         raise ConfigError("it is from 0 to 1", key="flip_horizontal.probability", value=probability)
@@ -135,8 +135,8 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     Args:
       height: The height of the result in pixels.
       width: The width of the result in pixels.
-      method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased where
-        the image shrinks.
+      method: The interpolation: "nearest", "linear", "cubic" or "lanczos3", see `jax.image.resize`; antialiased if the
+        image shrinks.
       leaf: The name of the leaf.
     """
     value = image_of(record, leaf, "resize")
@@ -147,47 +147,49 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
 
 
 def in_dtype(computed: jax.Array, dtype: np.dtype) -> jax.Array:
-    """Floats in the dtype of what they were computed of: rounded, and within its range, where it is of integers."""
+    """Convert computed floats to a dtype; for a dtype of integers, they are rounded and clipped to its range."""
     if jnp.issubdtype(dtype, jnp.integer):
         limits = np.iinfo(dtype)
-        # As floats: JAX takes no Python integer above int32's largest.
+        # As floats: JAX takes no Python integer above the largest int32.
         computed = jnp.clip(jnp.round(computed), float(limits.min), float(limits.max))
     return computed.astype(dtype)
 
 
 def _resized(image: Image, height: int, width: int, method: str) -> Any:
-    """An image of another size, in floats; on a CPU many of them, under `vmap`, are resized in blocks.
+    """Resize an image of floats; on a CPU, images under `vmap` are resized in blocks.
 
-    Each value is a sum over its taps, in their order. A matrix product, as `jax.image.resize` makes, adds them up in
-    another order for another number of rows, so that a batch by index would differ from the same batch in the loop.
+    Each value is a sum over its taps, in their order. A matrix product, as in `jax.image.resize`, adds them in an order
+    that depends on the number of rows, so a batch by index would differ from the same batch in a loop.
     """
     taps = _taps(image.shape[0], height, method), _taps(image.shape[1], width, method)
-    if len(taps[0][0]) == len(taps[1][0]) == 1:  # nothing is added up
+    if len(taps[0][0]) == len(taps[1][0]) == 1:  # one tap each: nothing is summed
         return image if image.shape[:2] == (height, width) else _whole(image[None], taps)[0]
     together = _resizer(image.shape, height, width, method)
     alone = jax.custom_batching.custom_vmap(lambda image: together(image[None])[0])
     alone.def_vmap(lambda *of: (together(of[-1]), True))
-    # Neither loops nor rules for `vmap` have a reverse mode; the derivative needs none of them, as resizing is linear.
+    # Neither loops nor custom rules for `vmap` have a reverse mode; as resizing is linear, its derivative needs
+    # neither.
     differentiable = jax.custom_jvp(alone)
     differentiable.defjvp(lambda values, tangents: (differentiable(*values), _whole(tangents[0][None], taps)[0]))
     return differentiable(image)
 
 
 def _whole(images: jax.Array, taps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Any:
-    """Images of another size, computed at once."""
+    """Resize images all at once, not in blocks."""
     return _weighted(_weighted(images, 1, *taps[0]), 2, *taps[1])
 
 
 @lru_cache(256)
 def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Callable[..., Any]:
-    """The function that resizes images of a shape, shape [count, *shape]; on a CPU in blocks.
+    """The function that resizes images [count, *shape]; in blocks on a CPU.
 
-    It is kept, so that JAX traces it once for each number of images, not in every program and look at shapes.
+    It is cached, so that JAX traces it once for each number of images, not in every program and `eval_shape`.
     """
     rows, columns, channels = shape
     taps = _taps(rows, height, method), _taps(columns, width, method)
-    # XLA compiles code that differs in nothing once: axes are filled up with zeros to lengths that many sizes share. Of
-    # large images, of which few are resized at once, only the second axis is: it would take longer than all else.
+    # XLA compiles identical code only once, so axes are padded with zeros to lengths that many sizes share. Of large
+    # images, of which few are resized at once, only the second axis is padded: padding both would take longer than
+    # everything else.
     room, is_small = _room(columns), math.prod(shape) * _FILLED_IMAGES <= _BLOCK_VALUES
     filled_rows, filled_columns = (_room(rows), room) if is_small else (rows, columns)
 
@@ -197,7 +199,7 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
 
         def put(i: jax.Array, resized: jax.Array) -> jax.Array:
             begin = jnp.minimum(i * block, len(images) - block)
-            # Side by side: XLA's CPU backend vectorises along an axis that it need not gather from.
+            # Images are put on the last axis: XLA's CPU backend vectorises along an axis that it need not gather from.
             values = jax.lax.dynamic_slice_in_dim(flat, begin, block).T.reshape(rows, columns * channels, block)
             more = ((0, filled_rows - rows), (0, (filled_columns - columns) * channels), (0, 0))
             values, filled = jnp.pad(values, more).reshape(-1, block), (filled_rows, filled_columns * channels * block)
@@ -205,7 +207,7 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
             values = _axis_resizer()(values, (height, room, channels * block), 1, *taps[1])
             return jax.lax.dynamic_update_slice_in_dim(resized, values.reshape(-1, block).T, begin, 0)
 
-        # Like the images, which under `shard_map` are those of one device.
+        # Made like the images, which under `shard_map` are those of one device.
         resized = jnp.zeros_like(flat, shape=(len(images), height * width * channels))
         return jax.lax.fori_loop(0, -(-len(images) // block), put, resized).reshape(-1, height, width, channels)
 
@@ -213,26 +215,27 @@ def _resizer(shape: tuple[int, ...], height: int, width: int, method: str) -> Ca
 
 
 def _room(length: int) -> int:
-    """The length that an axis is filled up to, with zeros: at most a quarter more."""
+    """The length that an axis is padded to with zeros: at most a quarter more."""
     step = 1 << max(length.bit_length() - 3, 0)
     return -(-length // step) * step
 
 
 @cache
 def _axis_resizer() -> Callable[..., Any]:
-    """`_resized_axis`, traced once for all sizes that fill up to one; made late, as JAX is imported late."""
+    """`_resized_axis`, jitted: traced once for all sizes padded to the same; made late, as JAX is imported late."""
     return jax.jit(_resized_axis, static_argnums=(1, 2, 5))
 
 
 def _resized_axis(
     values: jax.Array, shape: tuple[int, ...], axis: int, index: np.ndarray, weight: np.ndarray, room: int | None = None
 ) -> Any:
-    """`_weighted` of values in a shape, in a loop over two parts: XLA writes what a loop gives to memory.
+    """`_weighted` of values reshaped to `shape`, in a loop over two parts, whose results XLA writes to memory.
 
-    Without one, it would compute each value of the first axis again for each tap of the second; and with the change of
-    shape before the loop instead of in it, what writes the values would compute their places by division.
+    Without a loop, it would compute each value of the first axis again for each tap of the second. The loop reshapes
+    the values itself: if they were reshaped before it, the code that writes them would compute their places by
+    division.
 
-    With `room`, the last axis of what is returned is so long, filled up with zeros.
+    With `room`, the last axis of the result has that length, padded with zeros.
     """
     size, part = index.shape[1], -(-index.shape[1] // 2)
 
@@ -248,10 +251,10 @@ def _resized_axis(
 
 
 def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any = None) -> Any:
-    """The sums over the taps of an axis, of which index and weight, shape [taps, outputs], are given.
+    """The weighted sums over the taps of an axis; `index` and `weight` have shape [taps, outputs].
 
-    With a zero that no compiler knows, each product is rounded, as each sum is: else one of them is not, and which one
-    differs with the number of images.
+    With `zero`, a 0 unknown to the compiler, each product is rounded, as each sum is. Otherwise one of the products is
+    not, and which one depends on the number of images.
     """
 
     def product(at: Any, by: Any) -> Any:
@@ -265,9 +268,10 @@ def _weighted(values: jax.Array, axis: int, index: Any, weight: Any, zero: Any =
 
 @cache
 def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs that each output of a resized axis is made of, and their weights, float32, both [taps, outputs].
+    """The inputs of each output of a resized axis, int32, and their weights, float32; both have shape [taps, outputs].
 
-    The weights are those of `jax.image.resize`, in NumPy: JAX would compile each small operation, half a second a size.
+    The weights are those of `jax.image.resize`, in NumPy: JAX would compile each small operation, half a second per
+    size.
     """
     scale = num_inputs / num_outputs
     offset = (np.arange(num_outputs) + 0.5) * num_inputs / num_outputs - 0.5 - np.arange(num_inputs)[:, None]
@@ -282,15 +286,15 @@ def _taps(num_inputs: int, num_outputs: int, method: str) -> tuple[np.ndarray, n
     }
     weights = kernels[jax.image.ResizeMethod.from_string(method).name.removesuffix("_PYTORCH")]()
     weights = (weights / weights.sum(axis=0)).astype(np.float32)
-    counts = np.abs(weights) > 1e-9  # less is what rounding leaves of zero
-    # The inputs that count come first, in their order; what fills up the shorter columns weighs 0.
+    counts = np.abs(weights) > 1e-9  # less is a rounding error
+    # The inputs that count come first, in their order; the padding of shorter columns has weight 0.
     index = np.sort(np.argsort(~counts, axis=0, kind="stable")[: counts.sum(axis=0).max()], axis=0)
     return index.astype(np.int32), np.take_along_axis(weights * counts, index, axis=0)
 
 
 @operator
 def center_crop(record: Record, *, height: int, width: int, leaf: str = "image") -> Record:
-    """Cut out the middle of an image, in pixels; where it cannot be in the middle, it is half a pixel up or left."""
+    """Crop the middle of an image, to a size in pixels; if it cannot be centred, it is half a pixel up or left."""
     value = image_of(record, leaf, "center_crop")
     if not (1 <= height <= value.shape[0] and 1 <= width <= value.shape[1]):
         text = f"it is from [1, 1] to {list(value.shape[:2])}, the size of the image"
@@ -301,7 +305,7 @@ def center_crop(record: Record, *, height: int, width: int, leaf: str = "image")
 
 @operator
 def pad(record: Record, *, height: int, width: int, fill: float = 0, leaf: str = "image") -> Record:
-    """Put a border around an image, so that it is of a size in pixels and in the middle, as of `center_crop`.
+    """Pad an image to a size in pixels, with the image in the middle as in `center_crop`.
 
     >>> pad({"image": jnp.zeros((28, 28, 1))}, height=32, width=32)["image"].shape
     (32, 32, 1)
@@ -316,7 +320,7 @@ def pad(record: Record, *, height: int, width: int, fill: float = 0, leaf: str =
 
 @operator
 def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
-    """Turn three channels into one, by Rec. 601 luma; one channel stays as it is, a fourth is dropped; dtypes stay."""
+    """Turn three channels into one by Rec. 601 luma, keeping the dtype; one channel is unchanged, a fourth dropped."""
     value = image_of(record, leaf, "to_grayscale")
     if value.shape[2] == 1:
         return record
@@ -324,24 +328,24 @@ def to_grayscale(record: Record, *, leaf: str = "image") -> Record:
 
 
 def gray_of(image: Image) -> Image:
-    """The luma of colours in floats, with one channel; gray images stay as they are."""
+    """The luma of an image of floats, as one channel; gray images are unchanged."""
     if image.shape[2] == 1:
         return image
-    # A sum of slices, not a matrix product: XLA's CPU backend does it 7 times faster, and others in whole floats.
+    # A sum of slices, not a matrix product: 7 times faster on XLA's CPU backend, and in full float precision on others.
     red, green, blue = (image[..., i : i + 1] * weight for i, weight in enumerate(_LUMA))
     return red + green + blue
 
 
 @operator
 def to_rgb(record: Record, *, leaf: str = "image") -> Record:
-    """Turn one channel into three equal ones; three channels stay as they are, and a fourth is dropped."""
+    """Turn one channel into three equal ones; three channels are unchanged, and a fourth is dropped."""
     value = image_of(record, leaf, "to_rgb")
     return record | {leaf: jnp.broadcast_to(value[..., :3], (*value.shape[:2], 3))}
 
 
 @operator
 def channels_last(record: Record, *, leaf: str = "image") -> Record:
-    """Turn an image [channels, height, width], as torch has it, into [height, width, channels].
+    """Turn an image [channels, height, width], as in torch, into [height, width, channels].
 
     >>> channels_last({"image": jnp.zeros((3, 28, 32))})["image"].shape
     (28, 32, 3)
@@ -354,7 +358,7 @@ def channels_last(record: Record, *, leaf: str = "image") -> Record:
 
 @operator
 def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
-    """Drop the last of two or four channels, which says how opaque a pixel is; other images stay as they are.
+    """Drop alpha, the last of two or four channels; other images are unchanged.
 
     >>> drop_alpha({"image": jnp.zeros((2, 2, 4))})["image"].shape
     (2, 2, 3)
@@ -366,7 +370,7 @@ def drop_alpha(record: Record, *, leaf: str = "image") -> Record:
 
 
 def image_of(record: Record, leaf: str, name: str) -> Image:
-    """A record's image; `SpecError` where the leaf is none."""
+    """A record's image; raises `SpecError` if the leaf is not an image."""
     value = leaf_of(record, leaf, name)
     if value.ndim != 3 or value.shape[2] not in (1, 3, 4):
         raise shape_error(name, "an image [height, width, 1, 3 or 4]", leaf, value)

@@ -1,4 +1,4 @@
-"""Operators on labels, and on where a record comes from."""
+"""Operators on labels, and operators that tag a record with its source or its loss weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datamix.spec import LeafSpec, Record, Spec
 
 @operator(elementwise=True)
 def class_label(record: Record, *, leaf: str = "label") -> Record:
-    """Turn class numbers that are kept as floats into int32; NaN, which is no class, becomes -1."""
+    """Turn class numbers stored as floats into int32; NaN, which is no class, becomes -1."""
     label = leaf_of(record, leaf, "class_label")
     if jnp.issubdtype(label.dtype, jnp.floating):
         label = jnp.where(jnp.isnan(label), -1, label)
@@ -24,13 +24,13 @@ def _offset(spec: Spec, *, offset: int | None, leaf: str = "label", **_settings:
 
 @operator(elementwise=True, traced=("offset",), after=_offset)
 def offset_label(record: Record, *, offset: int, keep_negative: bool = False, leaf: str = "label") -> Record:
-    """Add a number to the label, so that the classes of several sources do not fall together.
+    """Add a number to the label, so that the classes of several sources stay apart.
 
-    Unsigned integers, and those of fewer than 32 bits, become int32, so that they do not wrap round.
+    Booleans, unsigned integers and those of fewer than 32 bits become int32, so that they do not wrap around.
 
     Args:
-      offset: What is added.
-      keep_negative: Whether negative labels, which are no class, stay as they are.
+      offset: The number to add.
+      keep_negative: Whether negative labels, which are no class, are unchanged.
       leaf: The name of the leaf.
     """
     label = leaf_of(record, leaf, "offset_label")
@@ -43,11 +43,11 @@ def offset_label(record: Record, *, offset: int, keep_negative: bool = False, le
 
 @operator(traced=("offset",))
 def offset_one_hot(record: Record, *, offset: int, num_classes: int, leaf: str = "label") -> Record:
-    """Place a vector with one element a class in a longer one, so that the classes of several sources stay apart.
+    """Place a vector with one element per class in a longer one, so that the classes of several sources stay apart.
 
     Args:
       offset: The element of the longer vector at which it begins.
-      num_classes: The length of the longer vector; 0 elsewhere.
+      num_classes: The length of the longer vector, which is 0 elsewhere.
       leaf: The name of the leaf.
     """
     label = leaf_of(record, leaf, "offset_one_hot")
@@ -70,13 +70,13 @@ def tag_source(record: Record, *, source_id: int, leaf: str = "source_id") -> Re
 
 @operator(elementwise=True, traced=("loss_weight",))
 def tag_loss_weight(record: Record, *, loss_weight: float) -> Record:
-    """Add the weight that the record has in the loss, float32; times the one that it has already, where it has one."""
+    """Add the weight of the record in the loss, float32, multiplied by the one it already has, if any."""
     return record | {"loss_weight": jnp.asarray(record.get("loss_weight", 1) * loss_weight, jnp.float32)}
 
 
 @operator
 def one_hot(record: Record, *, num_classes: int, leaf: str = "label") -> Record:
-    """Turn an integer label into a float32 vector with a single 1, shape [num_classes]; all 0 for a label outside."""
+    """Turn an integer label into a float32 vector with a single 1, shape [num_classes]; all 0 if it is out of range."""
     label = leaf_of(record, leaf, "one_hot")
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise SpecError(f"operator 'one_hot' takes integers; leaf {leaf!r} is {label.dtype}.")

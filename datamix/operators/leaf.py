@@ -25,7 +25,7 @@ def add_axis(record: Record, *, axis: int = -1, leaf: str = "image") -> Record:
 
 @operator
 def squeeze(record: Record, *, axis: int | None = None, leaf: str = "image") -> Record:
-    """Drop an axis of length 1 of a leaf; all of them by default.
+    """Drop an axis of length 1 from a leaf; by default, all of them.
 
     >>> squeeze({"image": jnp.zeros((1, 28, 28, 1))}, axis=0)["image"].shape
     (28, 28, 1)
@@ -39,7 +39,7 @@ def squeeze(record: Record, *, axis: int | None = None, leaf: str = "image") -> 
 
 @operator
 def transpose(record: Record, *, axes: list[int], leaf: str = "image") -> Record:
-    """Put the axes of a leaf into another order, such as [1, 0, 2] for the columns of an image before its rows.
+    """Permute the axes of a leaf, such as [1, 0, 2] to put the columns of an image before its rows.
 
     >>> transpose({"image": jnp.zeros((28, 32, 1))}, axes=[1, 0, 2])["image"].shape
     (32, 28, 1)
@@ -53,7 +53,7 @@ def transpose(record: Record, *, axes: list[int], leaf: str = "image") -> Record
 
 @operator(elementwise=True)
 def select(record: Record, *, leaves: list[str]) -> Record:
-    """Keep these leaves alone, and the `source_id` that a mix adds.
+    """Keep only these leaves, and the `source_id` that a mix adds.
 
     >>> select({"image": 0, "mask": 1, "label": 2}, leaves=["image", "label"])
     {'image': 0, 'label': 2}
@@ -66,9 +66,9 @@ def select(record: Record, *, leaves: list[str]) -> Record:
 
 @operator(elementwise=True)
 def rename(record: Record, *, leaf: str, to: str) -> Record:
-    """Give a leaf another name; the other leaves keep theirs.
+    """Rename a leaf; the other leaves keep their names.
 
-    A leaf that is to be the label is named by the dataset, in its `leaves`: classes are counted and numbered by it.
+    To make a leaf the label, name it in the dataset's `leaves` instead, since a mix counts and numbers classes before.
 
     >>> rename({"photo": 0, "label": 1}, leaf="photo", to="image")
     {'image': 0, 'label': 1}

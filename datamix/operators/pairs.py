@@ -1,4 +1,4 @@
-"""Operators on pairs of records of a batch, whatever their sources; labels become shares of two classes."""
+"""Operators on pairs of records of a batch, whatever their sources; labels become mixtures of two."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def mixup(
     leaf: str = "image",
     label: str = "label",
 ) -> Record:
-    """Blend a record with its partner, and their labels alike.
+    """Blend a record with its partner, and their labels in the same proportion.
 
     Args:
-      record: The record; its label is a vector of floats, one element a class, as `one_hot` makes it.
+      record: The record; its label is a vector of floats with one element per class, as from `one_hot`.
       partner: Another record of the batch.
       key: The key of the draw.
-      alpha: The partner's part is drawn from Beta(alpha, alpha), for each record by itself.
-      probability: The probability by which a record is blended.
+      alpha: The partner's part is drawn from Beta(alpha, alpha), separately for each record.
+      probability: The probability that a record is blended.
       leaf: The name of the leaf that is blended; its dtype is kept.
       label: The name of the label.
 
@@ -58,15 +58,15 @@ def cutmix(
     leaf: str = "image",
     label: str = "label",
 ) -> Record:
-    """Paste a rectangle of the partner's image into a record's; the labels are blended by its part of the area.
+    """Paste a rectangle of the partner's image into a record's; its part of the area is the partner's in the label.
 
     Args:
       record: The record, as for `mixup`.
       partner: Another record of the batch.
       key: The key of the draws.
-      alpha: The part of the area is drawn from Beta(alpha, alpha), for each record by itself; what of the rectangle
-        lies outside the image is cut off.
-      probability: The probability by which a record gets a rectangle.
+      alpha: The part of the area is drawn from Beta(alpha, alpha), separately for each record; a rectangle is cut off
+        at the border of the image.
+      probability: The probability that a record gets a rectangle.
       leaf: The name of the leaf.
       label: The name of the label.
 
@@ -88,19 +88,19 @@ def cutmix(
 
 
 def _kept(name: str, key: RandomKey, alpha: float, probability: Number) -> tuple[Float[jax.Array, ""], RandomKey]:
-    """The part of itself that a record keeps, and a key for other draws."""
+    """The part of itself that a record keeps, from 0 to 1, and a key for other draws."""
     if alpha <= 0:
         raise ConfigError("it is above 0", key=f"{name}.alpha", value=float(alpha))
     if not isinstance(probability, jax.Array) and not 0 <= probability <= 1:
         raise ConfigError("it is from 0 to 1", key=f"{name}.probability", value=float(probability))
-    whether, part, other = jax.random.split(key, 3)
-    drawn = jax.random.choice(part, _quantiles(alpha))
-    return jnp.where(jax.random.bernoulli(whether, jnp.asarray(probability, jnp.float32)), drawn, 1), other
+    blend_key, part_key, other_key = jax.random.split(key, 3)
+    part = jax.random.choice(part_key, _quantiles(alpha))
+    return jnp.where(jax.random.bernoulli(blend_key, jnp.asarray(probability, jnp.float32)), part, 1), other_key
 
 
 @lru_cache(16)
 def _quantiles(alpha: float) -> np.ndarray:
-    """Values of Beta(alpha, alpha), each as probable as the others; `jax.random.beta` takes seconds to compile."""
+    """Equally probable values of Beta(alpha, alpha), to draw from; `jax.random.beta` takes seconds to compile."""
     from scipy.special import betaincinv
 
     middles = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
@@ -109,7 +109,7 @@ def _quantiles(alpha: float) -> np.ndarray:
 
 
 def _labels(name: str, record: Record, partner: Record, leaf: str, kept: jax.Array) -> Record:
-    """The label as shares of two; nothing where records have none."""
+    """The mixture of two labels, as a record; empty if records have no label."""
     if leaf not in record:
         return {}
     label = record[leaf]

@@ -1,4 +1,4 @@
-"""Operators on tokens: on records with `tokens` and, where these are of several documents, `segment_ids`."""
+"""Operators on records with `tokens` and, if these are from several documents, `segment_ids`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from datamix.operators.base import Number, RandomKey, leaf_of, operator
 from datamix.spec import Record
 
 _ROWS = ("tokens", "segment_ids", "positions", "loss_mask", "targets")
-"""The leaves with an element for each token."""
+"""The leaves with one element per token."""
 
 
 @operator
 def next_token_targets(record: Record) -> Record:
-    """Add what a language model is to predict: `targets`, the next token of each, and `loss_mask`, where it counts.
+    """Add what a language model predicts: `targets`, the token after each one, and `loss_mask`, whether it counts.
 
-    A target counts where it is of the same segment as its token, so neither across documents nor in padding; and where
-    the record's own `loss_mask`, if it has one, says so of the token that is predicted. Elsewhere, the target is 0.
-    The tokens that end documents count.
+    A target counts if it is in the same segment as its token, so neither across documents nor in padding, and if the
+    record's own `loss_mask`, where there is one, is true for the predicted token. Otherwise, the target is 0. Tokens
+    that end documents count.
 
     >>> record = {"tokens": jnp.array([5, 6, 9, 7, 0]), "segment_ids": jnp.array([1, 1, 1, 2, 0])}
     >>> record = next_token_targets(record)
@@ -43,14 +43,14 @@ def mask_tokens(
     probability: Number = 0.15,
     keep: list[int] | None = None,
 ) -> Record:
-    """Hide some tokens, to be restored: `targets` are the tokens as they were, and `loss_mask` says which are hidden.
+    """Hide some tokens for a model to restore: `targets` holds these, and 0 elsewhere; `loss_mask` marks them.
 
-    Of the hidden tokens, 80 % become the mask, 10 % any token, and 10 % stay. Padding is never hidden.
+    Of the hidden tokens, 80 % become the mask, 10 % a random token, and 10 % stay. Padding is never hidden.
 
     Args:
       mask_token: The token that stands for a hidden one.
-      vocab_size: The number of tokens there are.
-      probability: The probability by which each token is hidden, from 0 to 1.
+      vocab_size: The number of tokens in the vocabulary.
+      probability: The probability that a token is hidden, from 0 to 1.
       keep: Tokens that are never hidden, such as the end of a document.
 
     Source: J. Devlin et al., BERT: pre-training of deep bidirectional transformers, NAACL (2019).
@@ -60,19 +60,19 @@ def mask_tokens(
         raise ConfigError(f"it is one of {vocab_size} tokens from 0", key="mask_tokens.mask_token", value=mask_token)
     if not isinstance(probability, jax.Array) and not 0 <= probability <= 1:
         raise ConfigError("it is from 0 to 1", key="mask_tokens.probability", value=probability)
-    chosen_key, what_key, other_key = jax.random.split(key, 3)
-    hidden = jax.random.uniform(chosen_key, tokens.shape) < jnp.asarray(probability, jnp.float32)
+    hidden_key, choice_key, other_key = jax.random.split(key, 3)
+    hidden = jax.random.uniform(hidden_key, tokens.shape) < jnp.asarray(probability, jnp.float32)
     hidden &= (segment > 0) & ~jnp.isin(tokens, jnp.asarray(keep or [-1], tokens.dtype))
-    what = jax.random.uniform(what_key, tokens.shape)
+    choice = jax.random.uniform(choice_key, tokens.shape)
     other = jax.random.randint(other_key, tokens.shape, 0, vocab_size, tokens.dtype)
-    shown = jnp.where(what < 0.8, jnp.asarray(mask_token, tokens.dtype), jnp.where(what < 0.9, other, tokens))
+    shown = jnp.where(choice < 0.8, jnp.asarray(mask_token, tokens.dtype), jnp.where(choice < 0.9, other, tokens))
     targets = jnp.where(hidden, tokens, 0)
     return record | {"tokens": jnp.where(hidden, shown, tokens), "targets": targets, "loss_mask": hidden}
 
 
 @operator
 def truncate(record: Record, *, length: int) -> Record:
-    """Keep the first tokens of a record, in all leaves that have an element for each; `num_tokens` counts them anew."""
+    """Keep the first `length` tokens, in all leaves with one element per token, and recount `num_tokens`."""
     tokens, segment = _tokens(record, "truncate")
     if not 1 <= length <= tokens.shape[0]:
         raise ConfigError(f"it is from 1 to {tokens.shape[0]}", key="truncate.length", value=length)
@@ -81,9 +81,9 @@ def truncate(record: Record, *, length: int) -> Record:
 
 @operator(traced=("token",))
 def prefix_source(record: Record, *, token: int) -> Record:
-    """Put a token before those of a record, by which a model may know its source; a last token falls out.
+    """Put a token in front of a record, which tells a model its source; the last token is dropped.
 
-    It is of the record's first segment, and nothing to predict; `targets` are added after it.
+    It belongs to the record's first segment, and is not to be predicted; operators that add `targets` come later.
     """
     tokens, segment = _tokens(record, "prefix_source")
     if "targets" in record:
@@ -107,7 +107,7 @@ def _tokens(record: Record, name: str) -> tuple[jax.Array, jax.Array]:
 
 
 def _next(row: jax.Array) -> jax.Array:
-    """What comes after each element; 0 after the last."""
+    """The element after each one; 0 after the last."""
     return jnp.concatenate([row[1:], jnp.zeros(1, row.dtype)])
 
 

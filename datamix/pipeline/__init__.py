@@ -1,12 +1,12 @@
 """The compiled pipeline, and how it hands out batches.
 
-`graph` names the operators of a mix, and `lowering` makes a `program` of them. That runs three functions: `locate`
-finds the records of a batch, by the `lookup` of each kind of period; one of the `readers` reads them; `transform`
-applies the operators. `batching` cuts the mix into batches and shards, and `chunks` says how many of them are
-computed in one call; `cursor` and `state` say where it stands.
-`pipeline` is the front of all this; `iterator`, `adaptive_iterator`, `sharding` and `records` hand out what it
-computes, and `where` says which records that is. By `policies`, `adapt` lets weights follow losses. `buffers`,
-`tables`, `tokens`, `tracing` and `xla` serve others.
+`graph` names the operators of a mix, and `lowering` turns them into a `program`, which runs three functions: `locate`
+finds the records of a batch, with a `lookup` for each kind of period; one of the `readers` reads them; `transform`
+applies the operators. `batching` cuts the mix into batches and shards, and `chunks` decides how many of them one call
+computes; `cursor` and `state` hold a position in the mix. `pipeline` is the interface to all this; `iterator`,
+`adaptive_iterator`, `sharding` and `records` hand out what it computes, and `where` tells which records these are.
+`adapt` lets weights follow losses, by one of the `policies`. `buffers`, `tables`, `tokens`, `tracing` and `xla` serve
+the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights that follow training: from a policy and the losses of each window to the weights of the next one."""
+"""Weights that follow training: a policy turns the losses of each window into the weights of the next one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class AdaptState(NamedTuple):
 
     Attributes:
       policy: The state of the policy.
-      weights: The weights in effect, which add up to 1, shape [num_sources], as all below.
+      weights: The weights in effect, which add up to 1, shape [num_sources], like those below.
       known: The last known loss of each source, NaN before there is one.
       loss: The summed losses since the last update.
-      terms: The number of things that these are a sum over.
+      terms: The number of terms in each of these sums.
       records: The number of records since the last update.
       step: The number of steps so far, uint32 [].
     """
@@ -50,11 +50,11 @@ class Adapt:
     Attributes:
       rule: The registered name of the policy.
       policy: The policy.
-      every: Steps of a window, in which the weights stay as they are.
+      every: Steps of a window, in which the weights are constant.
       floor: The least weight of a source.
       warmup: Steps in which the policy sees no loss and the weights stay those of the mix.
-      max_epochs: How often a source may be gone through; None for no limit.
-      batch_size: Records of a step.
+      max_epochs: The most epochs of a source; None for no limit.
+      batch_size: Records in a batch.
     """
 
     rule: str
@@ -67,10 +67,10 @@ class Adapt:
 
     @classmethod
     def of(cls, rule: str, settings: Mapping[str, Any], names: Sequence[str], **fields: Any) -> Adapt:
-        """The policy of a name, with its settings, for some sources.
+        """Build the policy named `rule`, with its settings, for some sources.
 
         Raises:
-          ConfigError: A setting is wrong, or what the policy gives is no weight a source.
+          ConfigError: A setting is wrong, or the policy does not give one weight per source.
         """
         component = registry.lookup("policy", rule)
         registry.check_settings("adapt", component, settings)
@@ -83,7 +83,7 @@ class Adapt:
         return adapt
 
     def _check(self, num_sources: int) -> None:
-        """Refuse a policy whose state changes its shapes, or that gives no weight a source; nothing is computed."""
+        """Refuse a policy whose state changes shape, or that does not give one weight per source; computes nothing."""
         vector = jax.ShapeDtypeStruct((num_sources,), jnp.float32)
         try:
             state = jax.eval_shape(lambda: self.policy.init(num_sources))
@@ -110,7 +110,7 @@ class Adapt:
 
     @property
     def weighs_loss(self) -> bool:
-        """Whether the weights are those of losses, and the mix stays as it is."""
+        """Whether the weights apply to the losses, and the mix is unchanged."""
         return getattr(self.policy, "weighs_loss", False)
 
     def start(self, plan: PlanArrays, cursor: Cursor) -> tuple[AdaptState, Cursor]:
@@ -126,7 +126,7 @@ class Adapt:
     def observe(
         self, state: AdaptState, cursor: Cursor, plan: PlanArrays, loss: PerSource, terms: PerSource, records: PerSource
     ) -> tuple[AdaptState, Cursor]:
-        """Count a step in, whose losses are summed by source; at the end of a window, give the weights of the next."""
+        """Add the losses of a step, summed by source; at the end of a window, compute the weights of the next."""
         state = state._replace(
             loss=state.loss + loss, terms=state.terms + terms, records=state.records + records, step=state.step + 1
         )
@@ -137,19 +137,19 @@ class Adapt:
         return after
 
     def turned(self, state: AdaptState, cursor: Cursor, plan: PlanArrays) -> tuple[AdaptState, Cursor]:
-        """The state and the cursor at the beginning of another window."""
+        """The state and the cursor at the beginning of the next window."""
         known = jnp.where(state.terms > 0, state.loss / jnp.maximum(state.terms, 1), state.known)
-        loss = jnp.where(jnp.isnan(known), jnp.nanmean(known), known)  # of a source that had no record yet, the mean
+        loss = jnp.where(jnp.isnan(known), jnp.nanmean(known), known)  # the mean for sources without a record so far
         learns = (state.step > self.warmup) & ~jnp.isnan(known).all()
         updated = self.policy.update(state.policy, loss, state.records)
         policy = jax.tree.map(lambda new, old: jnp.where(learns, new, old), updated, state.policy)
         chosen = self.policy.weights(policy)
-        chosen = jnp.where((chosen >= 0).all(), chosen, jnp.nan)  # which `whole_weights` marks
+        chosen = jnp.where((chosen >= 0).all(), chosen, jnp.nan)  # `whole_weights` marks NaN
         chosen = (1 - self.floor * len(loss)) * chosen / chosen.sum() + self.floor
         weights = jnp.where(learns, chosen, state.weights)
         zeros = jnp.zeros_like(loss)
         after = AdaptState(policy, weights, known, zeros, zeros, zeros, state.step)
-        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)  # as a loop has it
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)  # a loop keeps dtypes
         return after, self._weighed(plan, cursor, after.weights)
 
     def _weighed(self, plan: PlanArrays, cursor: Cursor, weights: PerSource) -> Cursor:
@@ -158,10 +158,10 @@ class Adapt:
         weights = _shares(plan) if self.weighs_loss else weights
         slots = self.every * self.batch_size // plan.slot_records
         if self.max_epochs is not None:
-            # A source gets at most the slots that its weight and its credit say, and less than one more.
+            # A source gets the slots due by its weight and its credit, and less than one more.
             epochs = jnp.maximum(self.max_epochs - cursor.epoch.astype(jnp.int32) - 1, -1)
-            left = epochs * jnp.asarray(plan.size, jnp.float32) + (plan.size - cursor.offset).astype(jnp.float32)
-            least = left / plan.slot_records - cursor.online.credit / TOTAL - 1
+            remaining = epochs * jnp.asarray(plan.size, jnp.float32) + (plan.size - cursor.offset).astype(jnp.float32)
+            least = remaining / plan.slot_records - cursor.online.credit / TOTAL - 1
             weights = _capped(weights / weights.sum(), jnp.maximum(least, 0) / slots)
         return cursor._replace(online=cursor.online._replace(weight=whole_weights(weights)))
 
@@ -173,7 +173,7 @@ def _shares(plan: PlanArrays) -> PerSource:
 
 
 def _capped(shares: PerSource, most: PerSource) -> PerSource:
-    """Shares of which none is above the most it may be, the others in their ratio."""
+    """Shares limited to `most`; those below their limit keep their ratio."""
 
     def halved(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
@@ -187,7 +187,7 @@ def _capped(shares: PerSource, most: PerSource) -> PerSource:
 
 
 def _by_source(key: str, value: Any, names: Sequence[str]) -> Any:
-    """A setting as a policy takes it: numbers by source as one number a source."""
+    """A setting as a policy takes it: a mapping by source becomes a tuple with one number per source."""
     if not isinstance(value, Mapping):
         return tuple(value) if isinstance(value, list) else value
     for name, number in value.items():

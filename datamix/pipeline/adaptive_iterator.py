@@ -1,4 +1,4 @@
-"""Batches of a mix whose weights follow losses that its user tells."""
+"""Batches of a mix whose weights follow the losses that its user reports."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _turned = tracing.jit(Adapt.turned, static_argnums=0)
 class AdaptiveIterator(Iterator[Batch]):
     """An iterator whose weights follow the losses of training, see `Pipeline.iterator`.
 
-    The weights change at the end of every `adapt.every` steps, by all that `update` was told before the next batch is
-    asked for. Where records are read on the host, and so ahead, they hold one window later. Several threads may take
-    from one iterator.
+    The weights change after every `adapt.every` steps, by all losses passed to `update` before the next batch is
+    requested. If records are read on the host, and therefore ahead, new weights apply one window later. Several threads
+    may share one iterator.
 
     Args:
       pipeline: The pipeline.
-      rows: The rows that are given of every batch.
+      rows: The rows of every batch to yield.
       output: See `Pipeline.iterator`.
     """
 
@@ -74,7 +74,7 @@ class AdaptiveIterator(Iterator[Batch]):
             self._append()
 
     def _begin(self, step: int, window: int, state: AdaptState, begins: Sequence[Cursor]) -> None:
-        """Begin at a step, with the windows that begin at some cursors, and the number of the first of them."""
+        """Begin at a step, with windows that begin at some cursors, the first of which has the number `window`."""
         self.step, self._window, self._state, self._windows = step, window, state, deque[_Window]()
         self._ahead: tuple[int, Reading] | None = None
         self._batches: deque[Batch] = deque()
@@ -87,7 +87,7 @@ class AdaptiveIterator(Iterator[Batch]):
         self._windows.append(_Window(cursor, located))
 
     def _append(self) -> None:
-        """Locate another window, under the weights that follow from all losses so far."""
+        """Locate another window, with the weights that follow from all losses so far."""
         self._state, cursor = _turned(self._adapt, self._state, self._end, self._compiled.plan)
         self._locate(cursor)
 
@@ -107,7 +107,7 @@ class AdaptiveIterator(Iterator[Batch]):
                     self._append()
                 steps = self._program.num_steps
                 self._batches.extend(self._computed(within - within % steps))
-                for _ in range(within % steps):  # after a state was restored
+                for _ in range(within % steps):  # before the step of a restored state
                     self._batches.popleft()
             self.step += 1
             return self._batches.popleft()
@@ -138,7 +138,7 @@ class AdaptiveIterator(Iterator[Batch]):
         return np.asarray(steps * self._adapt.batch_size + self._rows.start, np.uint32)
 
     def _read(self, window: int, within: int) -> tuple[int, Reading]:
-        """Have the records of a chunk read."""
+        """Start to read the records of a chunk; returns the number of its first step, and the reading."""
         assert self._host is not None
         program, first = self._program, self.step - self.step % self._adapt.every + window * self._adapt.every
         rows = partial(rows_of, self._windows[window].located, 0, program, self._begins(within), None)
@@ -152,16 +152,16 @@ class AdaptiveIterator(Iterator[Batch]):
         return array if self._to_torch is None else self._to_torch(array)
 
     def update(self, losses: Mapping[str, Any] | Any) -> None:
-        """Tell the losses of batches; the means of those told between two updates of the weights count.
+        """Report the losses of batches; the policy sees their means between two updates of the weights.
 
-        Where several ranks take shards, each tells the same ones.
+        If several ranks take shards, all must report the same losses.
 
         Args:
-          losses: The mean loss of each source's records, by its name, or an array, [num_sources], in their order. A
-            source that is not named, or is NaN, had no record.
+          losses: The mean loss of each source's records, as a mapping by name or an array in the order of the sources,
+            shape [num_sources]. A source that is not named, or is NaN, had no record.
 
         Raises:
-          ConfigError: It names another source, or holds no numbers of that shape that float32 holds.
+          ConfigError: They name another source, or are not numbers of that shape that float32 can hold.
         """
         names = self._pipeline.source_names
         if isinstance(losses, Mapping):
@@ -184,7 +184,7 @@ class AdaptiveIterator(Iterator[Batch]):
         return dict(zip(self._pipeline.source_names, map(float, np.asarray(self._state.weights)), strict=True))
 
     def metrics(self) -> dict[str, Any]:
-        """The next step, the newest weights, and what each source has given; see `BatchIterator.metrics`."""
+        """The next step, the newest weights, and the totals of each source; see `BatchIterator.metrics`."""
         with self._lock:
             plan, window = self._pipeline.plan, self._windows[0]
             begin = np.asarray(window.cursor.epoch, np.int64) * plan.epoch_records + np.asarray(window.cursor.offset)
@@ -196,18 +196,18 @@ class AdaptiveIterator(Iterator[Batch]):
             return {"step": self.step, "weights": self.weights, "sources": source_metrics(plan, now, before)}
 
     def state(self) -> State:
-        """The place where the iterator stands, with all that the losses have done so far; JSON."""
+        """The position of the iterator, and the effect of all losses so far, as JSON values."""
         with self._lock:
             arrays = self._state, [window.cursor for window in self._windows]
             words = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves(arrays)]
             return {**self._pipeline.state(self.step), "window": self._window, "arrays": words}
 
     def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
-        """Go on where a state was taken.
+        """Continue where a state was taken.
 
         Raises:
-          StateError: It is no state of a mix that adapts, or one of another mix; the message names what differs.
-          ConfigError: `changed` is given, for a mix that follows losses.
+          StateError: It is not a state of a mix that adapts, or belongs to another mix; the message names what differs.
+          ConfigError: `changed` is given, which no mix that follows losses takes.
         """
         _, step = self._pipeline.restored(state, changed)
         leaves, structure = jax.tree.flatten((self._state, [window.cursor for window in self._windows]))
@@ -220,9 +220,9 @@ class AdaptiveIterator(Iterator[Batch]):
                 for text, leaf in zip(state["arrays"], leaves, strict=True)
             ]
         except (LookupError, TypeError, ValueError):
-            own, each = len(jax.tree.leaves(self._state)), len(jax.tree.leaves(self._windows[0].cursor))
-            others = own + each * (1 if self._host is not None else 2)
-            if isinstance(state.get("arrays"), list) and len(state["arrays"]) == others:
+            of_state, of_cursor = len(jax.tree.leaves(self._state)), len(jax.tree.leaves(self._windows[0].cursor))
+            of_other_placement = of_state + of_cursor * (1 if self._host is not None else 2)
+            if isinstance(state.get("arrays"), list) and len(state["arrays"]) == of_other_placement:
                 then, mend = ("on the device", "device") if self._host is not None else ("on the host", "host")
                 text = f"this state was taken with records {then}, and on the host new weights apply a window later"
                 raise StateError(f"{text}. Set data.placement={mend}.") from None
@@ -241,7 +241,7 @@ class AdaptiveIterator(Iterator[Batch]):
 
 
 def _float32(losses: Any) -> np.ndarray:
-    """Losses as an array, inf where float32 does not hold them; empty where they are no numbers."""
+    """Losses as a float32 array, inf where they are too large for it; empty if they are not numbers."""
     try:
         with np.errstate(over="ignore"):
             return np.asarray(losses, np.float32)

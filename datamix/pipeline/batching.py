@@ -1,4 +1,4 @@
-"""The cut of a mix into batches, and of a batch into shards; and the shuffle of a batch's rows."""
+"""How a mix is cut into batches, and a batch into shards; and the shuffle of a batch's rows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Skip = tuple[tuple[int, int], ...]
 """Ranges of steps [first, end) that iterators leave out, in order."""
 
 _NEVER = (2**32 - 1, 2**32 - 1)
-_MOST_SLOTS = 2**22  # looked at for a pattern: some 50 ms
+_MOST_SLOTS = 2**22  # searched for a pattern, in some 50 ms
 
 
 def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> int | None:
-    """Batches in a mix of so many records; None without end.
+    """The number of batches in a mix of `length` records; None if it never ends.
 
     >>> num_batches(10, 4, "drop"), num_batches(10, 4, "keep"), num_batches(None, 4, "keep")
     (2, 3, None)
@@ -35,7 +35,7 @@ def num_batches(length: int | None, batch_size: int, remainder: Remainder) -> in
 
 
 def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
-    """The rows of a batch that make up one rank's shard: contiguous, the larger shards first, by a row at most.
+    """The rows of a batch that make up one rank's shard: contiguous; the first shards may be one row larger.
 
     >>> [shard_rows(8, rank, 3) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
@@ -46,10 +46,10 @@ def shard_rows(num_rows: int, rank: int, num_shards: int) -> slice:
 
 
 def parse_skip(value: object) -> Skip:
-    """Read the setting `skip`, a list of ranges of steps.
+    """Parse the setting `skip`, a list of ranges of steps.
 
     Raises:
-      ConfigError: It is none; the message names the range.
+      ConfigError: It is not such a list; the message names the range.
 
     >>> parse_skip([[10, 12], [40, 41]])
     ((10, 12), (40, 41))
@@ -57,33 +57,33 @@ def parse_skip(value: object) -> Skip:
     if not isinstance(value, Sequence | None) or isinstance(value, str):
         raise ConfigError("it is a list of ranges of steps, as in [[100, 110]]", key="skip", value=value)
     end, ranges = 0, []
-    for i, each in enumerate(value or ()):
-        is_pair = isinstance(each, Sequence) and len(each) == 2
-        if not is_pair or any(isinstance(step, bool) or not isinstance(step, int) for step in each):
+    for i, pair in enumerate(value or ()):
+        is_pair = isinstance(pair, Sequence) and len(pair) == 2
+        if not is_pair or any(isinstance(step, bool) or not isinstance(step, int) for step in pair):
             text = (
                 "it is two whole numbers, the first step that is left out and the first that is not, as in [[100, 110]]"
             )
-            raise ConfigError(text, key=f"skip[{i}]", value=each)
-        if not end <= each[0] < each[1]:
+            raise ConfigError(text, key=f"skip[{i}]", value=pair)
+        if not end <= pair[0] < pair[1]:
             text = f"it begins at {end} or later, where the range before ends" if i else "it begins at 0 or later"
-            raise ConfigError(f"{text}, and ends after it begins", key=f"skip[{i}]", value=each)
-        end = each[1]
-        ranges.append((each[0], end))
+            raise ConfigError(f"{text}, and ends after it begins", key=f"skip[{i}]", value=pair)
+        end = pair[1]
+        ranges.append((pair[0], end))
     return tuple(ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """The cut of a mix into batches.
+    """How a mix is cut into batches.
 
     Attributes:
-      length: Records in the mix; None without end.
+      length: Records in the mix; None if it never ends.
       batch_size: Records in a batch.
-      remainder: Whether the records at the end that fill no batch are dropped, or make a short one.
+      remainder: Whether records at the end that do not fill a batch are dropped, or make a short batch.
       skip: The steps that iterators leave out.
 
     Raises:
-      ConfigError: The mix holds no batch, or they are all left out.
+      ConfigError: The mix has no batch, or `skip` leaves out all of them.
     """
 
     length: int | None
@@ -105,7 +105,7 @@ class Batching:
 
     @property
     def num_batches(self) -> int | None:
-        """Batches in the mix; None without end."""
+        """Batches in the mix; None if it never ends."""
         return num_batches(self.length, self.batch_size, self.remainder)
 
     @property
@@ -114,12 +114,12 @@ class Batching:
         return 0 if self.length is None or self.remainder == "drop" else self.length % self.batch_size
 
     def num_rows(self, step: int) -> int:
-        """Rows of the batch at a step, of those that there are."""
+        """Rows of the batch at a step, which has to exist."""
         return self.short_rows if self.short_rows and step + 1 == self.num_batches else self.batch_size
 
     @property
     def num_kept(self) -> int | None:
-        """Batches that are not left out; None without end."""
+        """Batches that are not left out; None if the mix never ends."""
         total = self.num_batches
         return None if total is None else sum(end - first for first, end in self.kept_runs(0, total))
 
@@ -137,7 +137,7 @@ class Batching:
         return step + count
 
     def kept_runs(self, first: int, end: int) -> list[tuple[int, int]]:
-        """The steps in [first, end) that are not left out, as ranges that are not empty.
+        """The steps in [first, end) that are not left out, as non-empty ranges.
 
         >>> Batching(length=None, batch_size=4, skip=((2, 5),)).kept_runs(0, 9)
         [(0, 2), (5, 9)]
@@ -150,7 +150,7 @@ class Batching:
         return self.length or 0 if self.short_rows and step == self.num_batches else step * self.batch_size
 
     def check_shard(self, shard: tuple[int, int]) -> None:
-        """Refuse a rank that there is not, and more ranks than a batch has rows."""
+        """Refuse a rank that does not exist, and more ranks than a batch has rows."""
         if not isinstance(shard, Sequence) or len(shard) != 2:
             raise ConfigError("it is a rank and the number of ranks, as in (0, 2)", key="shard", value=shard)
         rank, num_shards = shard
@@ -178,7 +178,7 @@ class RowShuffle(NamedTuple):
 
     @classmethod
     def of(cls, plan: Plan, batching: Batching, name: str = "shuffle") -> RowShuffle:
-        """The permutation of a name for a plan and its batches."""
+        """The permutation with a name for a plan and its batches."""
         last = _NEVER
         if batching.short_rows:
             slots = ((batching.num_batches or 1) - 1) * batching.batch_size // plan.slot_records
@@ -191,28 +191,28 @@ class RowShuffle(NamedTuple):
         return cls((np.uint32(high), np.uint32(low)), whole, short, np.asarray(last, np.uint32))
 
     def rows(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
-        """The row of the plan's order that stands in each row of the batches that follow.
+        """For each row of the next batches, the row of the plan's order that it holds.
 
         Args:
           position: Number of the slot at which the first batch begins: high and low word, uint32 [2].
           num_batches: How many batches; static.
           batch_size: Records in a batch; static.
-          slot_records: Records that a slot stands for; static.
+          slot_records: Records in a slot; static.
 
         Returns:
-          Rows counted from the first batch's first, uint32 [num_batches * batch_size]. The rows of a short last batch
-          that are past the end of the mix stay where they are.
+          Rows, counted from the first row of the first batch, uint32 [num_batches * batch_size]. Rows of a short last
+          batch past the end of the mix stay where they are.
         """
         return self._rows(position, num_batches, batch_size, slot_records)[0].reshape(-1)
 
     def partners(self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int) -> jax.Array:
-        """The rows as pairs, of neighbours in the permutation; for the arguments, see `rows`.
+        """The partner of each row: neighbours in the permutation are pairs; for the arguments, see `rows`.
 
-        A row is its partner's partner, so that a shard needs its own rows and their partners, and no more. Where their
-        number is odd, one row is its own partner.
+        A row is its partner's partner, so a shard needs only its own rows and their partners. If a batch has an odd
+        number of rows, one row is its own partner.
 
         Returns:
-          By how many rows further on each row's partner stands, modulo 2**32, uint32 [num_batches * batch_size].
+          The distance in rows from each row to its partner, modulo 2**32, uint32 [num_batches * batch_size].
         """
         rows, size = self._rows(position, num_batches, batch_size, slot_records)
         place = jnp.arange(batch_size, dtype=jnp.uint32)
@@ -223,7 +223,7 @@ class RowShuffle(NamedTuple):
     def _rows(
         self, position: jax.Array, num_batches: int, batch_size: int, slot_records: int
     ) -> tuple[jax.Array, jax.Array]:
-        """The rows, uint32 [num_batches, batch_size], and how many of each batch there are, uint32 [num_batches, 1]."""
+        """The rows, uint32 [num_batches, batch_size], and how many each batch has, uint32 [num_batches, 1]."""
         batch = jnp.arange(num_batches, dtype=jnp.uint32)
         ahead = batch * jnp.uint32(batch_size // slot_records)
         low = position[1] + ahead
@@ -241,11 +241,11 @@ class RowShuffle(NamedTuple):
 
 
 class RowOrder(NamedTuple):
-    """What is done to the rows of each batch before they are computed.
+    """How the rows of each batch are shuffled and paired before they are computed.
 
     Attributes:
-      shuffle: The permutation into which they are put; None where they stay.
-      pairing: The permutation whose neighbours make pairs, row 0 and 1, 2 and 3, …; None where nothing takes pairs.
+      shuffle: The permutation of the rows; None if they keep their order.
+      pairing: The permutation whose neighbours make pairs, row 0 and 1, 2 and 3, …; None if no operator takes pairs.
     """
 
     shuffle: RowShuffle | None = None
@@ -261,17 +261,17 @@ class RowOrder(NamedTuple):
 
 
 def single_source_rows(plan: Plan, batch_size: int) -> int:
-    """Rows of the largest equal shard that would be given the records of one source alone, in every batch.
+    """Rows of the largest equal shard that would get only records of one source, in every batch.
 
-    A pattern that repeats with the batch puts the same source into the same row for ever.
+    An order that repeats with every batch puts the same source into the same row for ever.
 
     Args:
       plan: The plan of the mix.
       batch_size: Records in a batch.
 
     Returns:
-      Rows, fewer than `batch_size` and dividing it; 0 if every rank meets several sources, whatever the number of
-      ranks, or there is only one source.
+      A number of rows that divides `batch_size` and is smaller; 0 if every rank gets several sources, whatever the
+      number of ranks, or if there is only one source.
 
     >>> single_source_rows(Plan({"a": 9, "b": 9}, order="round_robin", stop="forever"), 4)
     1
@@ -279,12 +279,12 @@ def single_source_rows(plan: Plan, batch_size: int) -> int:
     0
     """
     if plan.slot_records > 1:
-        return 0  # a batch of one source, the next one of another
+        return 0  # each batch is of one source, the next one of another
     lowest, highest = np.full(batch_size, len(plan.sizes)), np.full(batch_size, -1)
     for stage in plan.stages:
         if stage.period.max_walk is not None:
             return 0  # every draw is independent
-        # After so many slots cycle and batch begin together again, if ever.
+        # After this many slots, cycle and batch begin together again, if they ever do.
         slots = int(np.lcm(stage.period.length, batch_size)) if stage.period.length else _MOST_SLOTS
         slots = min(slots, stage.length or _MOST_SLOTS, _MOST_SLOTS)
         source, _ = stage.period.take(0, slots)

@@ -1,4 +1,4 @@
-"""Memory for chunks of batches, used again once nobody looks at what lay there."""
+"""Memory for chunks of batches, reused once nothing refers to its contents."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _NUM_CHUNKS = 3
 
 @dataclass(frozen=True, eq=False)
 class _Returned:
-    """A chunk that was given back, and the views of it that the host may still look at."""
+    """A chunk that was given back, and the views of it that the host may still use."""
 
     rows: FlatRows
     views: list[weakref.ref[np.ndarray]]
 
 
 class Buffers:
-    """Buffers of one program's results, for all iterators of a pipeline and their threads; three stay with it at most.
+    """Buffers for one program's results, shared by a pipeline's iterators and their threads; it keeps at most three.
 
-    Fresh memory costs a page fault every 4 KiB, which takes up to three times as long as computing what is written
-    there. Memory is given out again once no array and no view refers to it; if one were overlooked, JAX would copy
-    instead of overwriting it.
+    Fresh memory costs a page fault every 4 KiB, which takes up to three times as long as computing the values to write.
+    Memory is reused once no array and no view refers to it; if one were overlooked, JAX would copy instead of
+    overwriting it.
     """
 
     def __init__(self, program: Program) -> None:
@@ -41,11 +41,11 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self) -> FlatRows:
-        """A chunk that may be overwritten, to be donated."""
+        """A chunk to donate to a program, which may overwrite it."""
         with self._lock:
-            for chunk in reversed(tuple(self._known)):  # the last ones may still lie in the cache
+            for chunk in reversed(tuple(self._known)):  # the latest may still be in the cache
                 if all(view() is None for view in chunk.views):
-                    with suppress(ValueError):  # one that was given back since has pushed it out
+                    with suppress(ValueError):  # one given back meanwhile has pushed it out
                         self._known.remove(chunk)
                     return chunk.rows
         rows = self._program.num_steps * self._program.num_rows
@@ -55,8 +55,8 @@ class Buffers:
         return fresh
 
     def give_back(self, chunk: FlatRows, views: Iterable[np.ndarray]) -> None:
-        """Take a chunk back, to be given out once all the host's views of it are gone.
+        """Take a chunk back, to be reused once all the host's views of it are gone.
 
-        Without the lock: the garbage collector may call this, for an iterator that was left, in the midst of `take`.
+        It takes no lock: the garbage collector may call this in the middle of `take`, for an abandoned iterator.
         """
         self._known.append(_Returned(chunk, [weakref.ref(view) for view in views]))

@@ -1,4 +1,4 @@
-"""Chunks: the batches that are computed in one call, how many there are, and of which located records."""
+"""Chunks: the batches computed in one call, how many there are, and which located records they use."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from datamix.pipeline.tokens import object_of
 from datamix.spec import bytes_of
 
 SHORT_CHUNKS = 4
-"""A mix of at most so many chunks is short: it is cut equally, as its last chunk would cost a full one.
+"""A mix of at most this many chunks is short: it is cut into equal chunks, as a smaller last one would cost as much.
 
-Where it is gone through again and again, its first chunk is computed while the last one is handed out: to wait for it
-took a third of such an epoch.
+If it is iterated over repeatedly, its first chunk is computed while the last one is handed out: waiting for it took a
+third of such an epoch.
 """
 NUM_STAGED = 3
-"""The chunks whose records are in memory at most: one is computed, the others are read ahead."""
+"""The most chunks whose records are in memory: one is computed, the others are read ahead."""
 
 
 class _Bounds(NamedTuple):
-    """How much is computed in one call.
+    """Bounds on one call.
 
     Attributes:
-      chunk_bytes: Of batches.
-      num_steps: Of batches.
-      span_records: Located at once.
-      staged_bytes: Of records that are read on the host.
+      chunk_bytes: Bytes of batches.
+      num_steps: Number of batches.
+      span_records: Records located at once.
+      staged_bytes: Bytes of records read on the host.
     """
 
     chunk_bytes: int
@@ -47,18 +47,18 @@ class _Bounds(NamedTuple):
     staged_bytes: int
 
 
-# On a CPU a call costs 250 µs of processor time, most of it because what computes has displaced the interpreter from
-# the caches: in chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little, for twice the memory. The
-# plan's look-up costs 200 µs a call, and 40 ns a record. Staged records are looked at while they are in the cache.
+# On a CPU a call costs 250 µs of processor time, mostly because the computation evicts the interpreter from the caches:
+# with chunks of 4 MiB that was a quarter of all time. Chunks of 32 MiB gain little, for twice the memory. The plan's
+# look-up costs 200 µs per call, and 40 ns per record. Staged records are used while they are in the cache.
 _ON_HOST = _Bounds(chunk_bytes=16 * 2**20, num_steps=512, span_records=2**15, staged_bytes=4 * 2**20)
-# On a GPU the look-up takes 500 µs for 2^15 records, as it waits for one small kernel after the other.
+# On a GPU the look-up takes 500 µs for 2^15 records, as it waits for one small kernel after another.
 _FOR_HOST = _ON_HOST._replace(span_records=2**18, staged_bytes=32 * 2**20)
 # Each array is an output of the program: more of them take longer to compile than they save.
 _MOST_ARRAYS, _SHARE_OF_MEMORY = 16, 1 / 128
 
 
 class Mix(Protocol):
-    """What chunks follow from."""
+    """The part of a pipeline that determines its chunks."""
 
     plan: Plan
     batching: Batching
@@ -69,7 +69,7 @@ class Mix(Protocol):
 
 
 def _bounds(device: jax.Device, *, is_cut: bool) -> _Bounds:
-    """The bounds on a device, for batches that are cut from a chunk on the host or by the program itself."""
+    """The bounds on a device, for batches cut from a chunk on the host, or by the program itself."""
     if not is_cut:
         return _ON_HOST if xla.is_host(device) else _FOR_HOST
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
@@ -79,7 +79,7 @@ def _bounds(device: jax.Device, *, is_cut: bool) -> _Bounds:
 
 @lru_cache(64)
 def chunk_program(program: Program, prefetch_bytes: int | None = None, bounds: _Bounds = _ON_HOST) -> Program:
-    """The same program for as many batches as are computed in one call: of two, one is ahead."""
+    """The same program for as many batches as one call computes; `prefetch_bytes` has room for two calls, one ahead."""
     batch_bytes = program.batch_size * bytes_of(dict(program.spec))
     chunk_bytes = min(bounds.chunk_bytes, (prefetch_bytes or math.inf) // 2)
     num_steps = min(max(1, int(chunk_bytes // max(1, batch_bytes))), bounds.num_steps)
@@ -93,13 +93,13 @@ def span_steps(program: Program, stride: int = 1, records: int = _ON_HOST.span_r
 
 
 def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, is_cut: bool = False) -> tuple[Program, int]:
-    """What a loop over a mix computes in one call, and how many batches it locates in one.
+    """The program that a loop over a mix calls, and how many batches the loop locates in one call.
 
     Args:
       mix: The mix.
-      num_rows: The rows that are given of each batch.
+      num_rows: The number of rows of each batch to yield.
       stride: See `BatchIterator`.
-      is_cut: Whether the program gives each batch as an array of its own, and not a chunk.
+      is_cut: Whether the program returns each batch as a separate array, and not a chunk.
     """
     compiled, size = mix.compiled, mix.batching.batch_size
     (device,) = compiled.plan.size.devices()
@@ -110,7 +110,7 @@ def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, is_cut: bool = False) -
         step_bytes = max(rows_read(compiled.program, num_rows, stride) * staged_bytes(host, device), 1)
         most = min(bounds.staged_bytes, host.prefetch_bytes // NUM_STAGED)
         num_steps = min(num_steps, max(1, most // step_bytes))
-    # Of a short mix not much more than there may be, the same whatever the weights: each size is another program.
+    # For a short mix, little more than it can have under any weights: each size is another program.
     bound = num_batches(mix.plan.most_records, size, mix.batching.remainder)
     most_steps = math.inf if bound is None else max(1, -(-bound // stride))
     if most_steps <= num_steps * SHORT_CHUNKS:
@@ -123,22 +123,23 @@ def loop_of(mix: Mix, num_rows: int, stride: int = 1, *, is_cut: bool = False) -
 
 
 def rows_read(program: Program, num_rows: int, stride: int) -> int:
-    """Rows that are read for a batch: where not all rows of a chunk are computed, each one's partner as well."""
+    """Rows read for a batch: unless all rows of a chunk are computed, the partner of each as well."""
     is_whole = stride == 1 and num_rows == program.batch_size
     return num_rows * (2 if program.is_paired and not is_whole else 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some batches that are computed in one call, or will be.
+    """Batches that are, or will be, computed in one call.
 
     Attributes:
-      program: What is computed.
+      program: The program that computes them.
       step: The number of the first batch.
       span: The located records of these batches and others.
       first: The row of the span at which they begin.
-      begins: The row, counted from there, at which each of them begins, or a shard of it; None for whole ones in turn.
-      reading: Those of the records that are read into staging rows; None where there are none.
+      begins: The row, counted from `first`, at which each batch or its shard begins; None for whole, consecutive
+        batches.
+      reading: The reading of those records that need staging rows; None if there are none.
     """
 
     program: Program
@@ -149,20 +150,20 @@ class Chunk:
     reading: Reading | None = None
 
     def is_same(self, other: Chunk) -> bool:
-        """Whether the same batches are computed, of records that were located once for both."""
-        mine, theirs = ((each.program, each.step, each.first, each.begins) for each in (self, other))
+        """Whether both compute the same batches, from the same located span."""
+        mine, theirs = ((chunk.program, chunk.step, chunk.first, chunk.begins) for chunk in (self, other))
         return mine == theirs and self.span is other.span
 
 
 def rows_of(
     span: Located, first: int, program: Program, begins: Sequence[int] | np.ndarray | None, num_rows: int | None
 ) -> Rows:
-    """Source and record of the rows of a chunk, `compute_chunk` on the host; none past the end of the mix."""
+    """Source and record of the rows that `compute_chunk` reads, without those past the end of the mix."""
     count = program.num_steps * program.batch_size
     rows: slice | np.ndarray = slice(first, first + count)
     if begins is not None:
         rows = (first + np.asarray(begins)[:, None] + np.arange(program.num_rows)).reshape(-1)[:num_rows]
-        if span.partner is not None:  # as `compute_chunk` has them
+        if span.partner is not None:  # in the order of `compute_chunk`
             partners = rows + np.asarray(span.partner)[rows].astype(np.int32)
             rows, num_rows = np.stack([rows, partners], axis=1).reshape(-1), None
     return np.asarray(span.source)[rows][:num_rows], np.asarray(span.record)[rows][:num_rows]

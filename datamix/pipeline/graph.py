@@ -36,7 +36,7 @@ class Node:
 
     Attributes:
       name: A name that is unique in the graph.
-      operation: What an operator does; None for other nodes.
+      operation: The use of an operator; None for other nodes.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Node:
 
 
 class Graph:
-    """A pipeline's nodes, by name; see `Graph.of`, which makes it of what a mix is.
+    """A pipeline's nodes, by name; `Graph.of` makes it from the operators of a mix.
 
     Args:
-      nodes: The nodes, in any order, of which one is the batch.
+      nodes: The nodes, in any order; one of them is the batch.
 
     Raises:
-      ConfigError: Two nodes have one name.
+      ConfigError: Two nodes have the same name.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -76,14 +76,14 @@ class Graph:
             └── b
         """
         nodes: list[Node] = []
-        taken = {*branches, "mix", "batch"}
+        used = {*branches, "mix", "batch"}
 
         def chain(start: str, prefix: str, operations: Sequence[Operation]) -> str:
             for operation in operations:
                 first = prefix + operation.operator
                 names = itertools.chain([first], (f"{first}_{i}" for i in itertools.count(2)))
-                name = next(name for name in names if name not in taken)
-                taken.add(name)
+                name = next(name for name in names if name not in used)
+                used.add(name)
                 nodes.append(Node(name=name, kind="operator", inputs=(start,), operation=operation))
                 start = name
             return start
@@ -102,7 +102,7 @@ class Graph:
         return [name for name, node in self.nodes.items() if node.kind == "source"]
 
     def chain(self, start: str) -> list[Node]:
-        """The operators that follow on a source or on the mix, up to the mix or the batch."""
+        """The operators after a source, up to the mix, or after the mix, up to the batch."""
         chain = []
         while (node := self._following[start]).kind == "operator":
             chain.append(node)
@@ -117,11 +117,11 @@ class Graph:
 
     @cached_property
     def _following(self) -> dict[str, Node]:
-        """The node that each node's records go to."""
+        """By name of each node, the node that takes its records."""
         return {name: node for node in self.nodes.values() for name in node.inputs}
 
     def tree(self, notes: Mapping[str, str] | None = None) -> str:
-        """The graph as an indented tree, the batch on top; `notes` are put behind the nodes' names."""
+        """The graph as an indented tree, the batch on top; `notes`, by node, are put behind the nodes' names."""
         lines: list[str] = []
 
         def grow(name: str, first: str, rest: str) -> None:
@@ -137,7 +137,7 @@ class Graph:
         return "\n".join(lines)
 
     def mermaid(self, notes: Mapping[str, str] | None = None, edges: Mapping[str, str] | None = None) -> str:
-        """The graph in Mermaid's notation; `notes` are put into nodes, `edges` onto what leaves a node for the mix."""
+        """The graph in Mermaid's notation; by node, `notes` go into it, and `edges` onto the arrow that leaves it."""
         number = {name: f"n{i}" for i, name in enumerate(self.order)}
         shapes = {"source": '[("{}")]', "operator": '["{}"]', "mix": '{{{{"{}"}}}}', "batch": '(["{}"])'}
         lines = ["flowchart LR"]

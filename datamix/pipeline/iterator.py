@@ -1,4 +1,4 @@
-"""Batches by loop: computed a chunk ahead, handed out one by one, from a place that can be kept and restored."""
+"""Batches by loop: computed a chunk ahead, handed out one by one, from a position that can be saved and restored."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 Output = Literal["numpy", "jax", "torch"]
 Computed: TypeAlias = FlatRows | dict[str, list[jax.Array]]
-"""The records of a chunk by leaf, and of one that is cut by the program, each batch's."""
+"""The records of a chunk by leaf; if the program cuts the chunk, a list with those of each batch."""
 _log = logging.getLogger("datamix")
 
 
 class PipelineLike(Mix, Protocol):
-    """What iterators read of a `Pipeline`, which makes them."""
+    """The part of a `Pipeline` that its iterators use."""
 
     source_names: tuple[str, ...]
     adapt: Adapt | None
@@ -59,13 +59,13 @@ class PipelineLike(Mix, Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Ready:
-    """The batches of a computed chunk, each cut out of it when it is asked for: all at once cost twice as much.
+    """The batches of a computed chunk, each cut out of it when requested: cutting all at once costs twice as much.
 
     Attributes:
       after: The number of the batch that follows them.
-      last: The number of the last one.
-      left: The places of those that were not handed out yet. Each is given to one thread alone, without a lock.
-      columns: Leaf name, and its values by place.
+      last: The number of the last of them.
+      left: The indices of those not handed out yet. Threads take from it without a lock, each index once.
+      columns: Pairs of leaf name and values by index.
     """
 
     after: int
@@ -77,21 +77,21 @@ class _Ready:
 class BatchIterator(Iterator[Batch]):
     """An iterator with a state; see `Pipeline.iterator`.
 
-    Several threads may take from one iterator: each batch goes to one of them, in order.
+    Several threads may share one iterator: each batch goes to one of them, in order.
 
     Args:
       pipeline: The pipeline, whose iterators share the memory of their chunks.
       start: Number of the first batch.
-      rows: The rows that are given of a batch of so many.
+      rows: The function from the number of rows of a batch to those to yield.
       output: See `Pipeline.iterator`.
       stride: See `Pipeline.iterator`.
     """
 
-    _ahead: tuple[Chunk, Computed] | None = None  # also of an iterator that is refused before it has any
+    _ahead: tuple[Chunk, Computed] | None = None  # also for `close` after `__init__` has raised
     _chunks: deque[Chunk]
     _host: HostReader | None = None
-    _is_staged = False  # whether records are read into staging rows: those in memory are looked at where they lie
-    _is_repeated = False  # whether a loop over the mix began where this one began
+    _is_staged = False  # whether records are read into staging rows, or used in place
+    _is_repeated = False  # whether an earlier loop over the mix began at the same place
     _ready = _Ready(-1)
     _reported: Totals | None = None
 
@@ -109,7 +109,7 @@ class BatchIterator(Iterator[Batch]):
         compiled, size = self._compiled, pipeline.batching.batch_size
         (self._device,) = compiled.plan.size.devices()
         self._stream = xla.streams(self._device)
-        # On CPU, what lies in the device's memory is a NumPy array as well: a chunk is cut by looking at its parts.
+        # On a CPU, arrays in the device's memory are NumPy arrays as well: a chunk is cut into views.
         self._is_host = xla.is_host(self._device)
         self._is_cut = not self._is_host and output != "numpy"
         whole = rows(size)
@@ -134,12 +134,12 @@ class BatchIterator(Iterator[Batch]):
             if output != "numpy" and self._is_host
         }
         self._lock = threading.Lock()
-        self._repeated: set[str] = set()  # sources whose further epochs were told
+        self._repeated: set[str] = set()  # sources whose repetition was logged
         self._is_closed = False
         self._seek(start)
 
     def _adopt(self, pipeline: PipelineLike) -> None:
-        """Take from a pipeline, or one of the same data under another plan."""
+        """Use a pipeline: the first one, or one of the same data under another plan."""
         self._pipeline, self._batching = pipeline, pipeline.batching
         self._compiled, self._plan, self._end = pipeline.compiled, pipeline.plan, self._batching.num_batches
         short = self._rows(self._batching.short_rows)
@@ -148,16 +148,16 @@ class BatchIterator(Iterator[Batch]):
 
     @property
     def program(self) -> Program:
-        """What is computed in one call."""
+        """The program that one call runs."""
         return self._program
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        """Give back what was computed ahead: an endless mix is always left before its end."""
-        if not (is_finalizing() or xla.is_forked):  # when the modules that this needs may be gone
+        """Release what was computed ahead: a loop over an endless mix always ends early."""
+        if not (is_finalizing() or xla.is_forked):  # else the modules that this needs may be gone
             self.close()
 
     def close(self) -> None:
-        """Stop reading ahead, and let go of memory and threads; an iterator that is closed gives no more batches."""
+        """Stop reading ahead, and release memory and threads; a closed iterator yields no more batches."""
         self._is_closed = True
         self._ready = _Ready(self.step)
         self._drop_ahead()
@@ -172,14 +172,14 @@ class BatchIterator(Iterator[Batch]):
         self._ahead = None
         for chunk in self._chunks:
             if chunk.reading is not None:
-                chunk.reading.cancelled = True  # its memory is not used again: a thread may be writing to it
+                chunk.reading.cancelled = True  # its memory is not reused: a thread may be writing to it
         self._chunks.clear()
 
     def _seek(self, step: int) -> None:
         step = self._batching.after(operator.index(step), 0)
         if step != self.step:
             self._reported, self._sought = None, step
-        # Chunks are of steps that follow one another: up to the next that are left out.
+        # The steps of a chunk are consecutive: chunks end before the next steps that are left out.
         ends = [] if self._end is None else [self._end]
         self._until = min([*ends, *(first for first, _ in self._batching.skip if first > step)], default=None)
         self._drop_ahead()
@@ -200,7 +200,7 @@ class BatchIterator(Iterator[Batch]):
         return self._stagings[program]
 
     def _locate(self) -> Located:
-        """Set the look-up of the next span going, without waiting for it; the first one may be known."""
+        """Start the look-up of the next span, without waiting for it; the first span may be known."""
         key = self._span_end, self._span_steps
         is_first, known = self._cursor is None, self._pipeline.first_span
         if is_first:
@@ -217,7 +217,7 @@ class BatchIterator(Iterator[Batch]):
         return span
 
     def _next_chunk(self) -> Chunk:
-        """The next chunk, whose reading is set going."""
+        """The next chunk; starts to read its records."""
         program, step = self._program, self._computed
         if step < self._single_until:
             program = program.resized(1, program.num_rows)
@@ -227,7 +227,7 @@ class BatchIterator(Iterator[Batch]):
         first = (step - self._span_end + self._span_steps) * program.batch_size
         self._computed += program.num_steps * self._stride
         if self._computed == self._span_end and self._is_unfinished():
-            self._next_span = self._locate()  # beside the chunks that are on their way
+            self._next_span = self._locate()  # concurrently with the chunks under way
         chunk = Chunk(program, step, self._span, first, self._begins(step, program))
         if self._is_staged and self._host is not None:
             into = self._stagings_of(program).take()
@@ -235,17 +235,17 @@ class BatchIterator(Iterator[Batch]):
         return chunk
 
     def _rows_of(self, chunk: Chunk) -> Rows:
-        """Source and record of the rows of a chunk; none past the end of the mix."""
+        """Source and record of the rows of a chunk, without those past the end of the mix."""
         return rows_of(chunk.span, chunk.first, chunk.program, chunk.begins, self._num_rows(chunk.step))
 
     def _read_ahead(self) -> None:
-        """Have the records of as many chunks read as may be in memory."""
+        """Start to read the records of as many chunks as may be in memory."""
         if self._is_staged:
             while len(self._chunks) + (self._ahead is not None) < self._num_staged and self._is_unfinished():
                 self._chunks.append(self._next_chunk())
 
     def _compute(self) -> tuple[Chunk, Computed]:
-        """Set the next chunk going, without waiting for it, but for its records."""
+        """Start the next chunk, without waiting for it, except for its records."""
         chunk = self._chunks.popleft() if self._chunks else self._next_chunk()
         reader = self._compiled.reader
         if chunk.reading is not None and self._host is not None:
@@ -258,7 +258,7 @@ class BatchIterator(Iterator[Batch]):
         return chunk, self._computed_of(chunk, reader)
 
     def _computed_of(self, chunk: Chunk, reader: Reader) -> Computed:
-        """The records of a chunk, which is set going."""
+        """Start a chunk, and return its records without waiting for them."""
         program, numbers = chunk.program, self._compiled.numbers
         words = _words(chunk.first), None if chunk.begins is None else _words(chunk.begins)
         with self._stream(2 + chunk.step // (program.num_steps * self._stride) % 2):
@@ -269,11 +269,11 @@ class BatchIterator(Iterator[Batch]):
             if self._is_host:
                 return flat
             copied: FlatRows = xla.to_host(flat, self._device)
-            buffers.give_back(flat, ())  # what is computed into it next waits for the copy
+            buffers.give_back(flat, ())  # the next computation into it waits for the copy
         return copied
 
     def _first_flat(self, chunk: Chunk) -> FlatRows | None:
-        """The records of the first chunk, where the loop before has set it going; one iterator alone is given them."""
+        """The records of the first chunk, if the previous loop has started it; only one iterator gets them."""
         try:
             known, flat = self._pipeline.first_chunk.pop()
         except IndexError:
@@ -284,7 +284,7 @@ class BatchIterator(Iterator[Batch]):
         return None
 
     def _compute_first(self) -> None:
-        """Set the first chunk of the next loop going, where this loop is not the first one over a short mix."""
+        """Start the first chunk of the next loop, if the mix is short and this loop is not the first over it."""
         mix, program, step = self._pipeline, self._program, self._sought
         is_short = self._end is not None and self._end <= program.num_steps * self._stride * SHORT_CHUNKS
         is_alike = self._is_host and self._is_repeated and self._host is None
@@ -296,27 +296,27 @@ class BatchIterator(Iterator[Batch]):
             mix.first_chunk.append((chunk, self._computed_of(chunk, self._compiled.reader)))
 
     def _begins(self, step: int, program: Program) -> tuple[int, ...] | None:
-        """The row of the chunk at which each of its batches, or shards, begins; None for whole batches in turn."""
+        """The row of the chunk at which each of its batches, or shards, begins; None for whole, consecutive batches."""
         if self._is_whole:
             return None
         steps = range(0, program.num_steps * self._stride, self._stride)
         last = self._end - 1 - step if self._has_short and self._end is not None else None
-        return tuple(each * program.batch_size + (self._short_begin if each == last else self._begin) for each in steps)
+        return tuple(i * program.batch_size + (self._short_begin if i == last else self._begin) for i in steps)
 
     def _num_rows(self, step: int) -> int | None:
-        """The rows from a step to the end of what follows without a gap; None without end."""
-        if (left := self._left(step)) is None:
+        """The rows from a step to the next steps left out, or to the end; None if there is neither."""
+        if (num_left := self._num_left(step)) is None:
             return None
-        rows = left * self._program.num_rows
-        is_short = self._has_short and step + (left - 1) * self._stride + 1 == self._end
+        rows = num_left * self._program.num_rows
+        is_short = self._has_short and step + (num_left - 1) * self._stride + 1 == self._end
         return rows - self._program.num_rows + self._short_rows if is_short else rows
 
-    def _left(self, step: int) -> int | None:
-        """The batches from a step to the end of what follows without a gap; None without end."""
+    def _num_left(self, step: int) -> int | None:
+        """The batches from a step to the next steps left out, or to the end; None if there is neither."""
         return None if self._until is None else len(range(step, self._until, self._stride))
 
     def _is_unfinished(self) -> bool:
-        """Whether there are batches that nothing has been scheduled for."""
+        """Whether there are batches that have not been scheduled."""
         return self._until is None or self._computed < self._until
 
     @property
@@ -336,25 +336,25 @@ class BatchIterator(Iterator[Batch]):
                 for leaf, values in ready.columns:
                     batch[leaf] = values[place]
                 return batch if self._is_numpy else self._finished(batch)
-            del ready  # which would keep the memory of the chunk from being used again
+            del ready  # it would keep the memory of the chunk from being reused
             with self._lock:
-                if self._ready.left is left:  # else another thread has done it
+                if self._ready.left is left:  # otherwise another thread has refilled it
                     self._refill()
-                    if self._is_closed:  # by another thread, meanwhile
+                    if self._is_closed:  # meanwhile, by another thread
                         self.close()
 
     def _refill(self) -> None:
-        """Wait for the next chunk, with the one after it on its way."""
+        """Wait for the next chunk, with the one after it under way."""
         if self._is_closed:
             raise ValueError("this iterator is closed; take another from the pipeline, and restore its state there")
         if self._until != self._end and self._until is not None and self.step >= self._until:
             self._seek(self.step)
         step = self.step
-        self._ready = _Ready(step)  # lets go of the last chunk
+        self._ready = _Ready(step)  # releases the last chunk
         if self._end is not None and step >= self._end:
             raise self._plan.refusal() or StopIteration
         if step >= self._tell_at:
-            # Not for each chunk: to count takes as long as to call what computes.
+            # Not for each chunk: counting takes as long as calling the program.
             self._tell_at = step + self._span_steps
             repeated = self._plan.unforeseen(step * self._program.batch_size)
             for name in repeated.keys() - self._repeated:
@@ -365,28 +365,28 @@ class BatchIterator(Iterator[Batch]):
             self._ready = self._next_batches(step)
         except BaseException as error:
             alone = self._single_until > step or self._program.num_steps == 1
-            self._seek(step)  # after Ctrl-C as well: with the batch that is due, not with what is on its way
+            self._seek(step)  # also after Ctrl-C: resume with the batch that is due, not with those under way
             if self._host is None or alone or not isinstance(error, Exception):
                 raise
-            # A record cannot be read: the batches before the one that needs it are given first, each by itself.
+            # A record cannot be read: first yield the batches before the one that needs it, each computed by itself.
             self._single_until = step + self._program.num_steps * self._stride
             self._refill()
 
     def _next_batches(self, step: int) -> _Ready:
-        """The batches of the next chunk, which begins at a step, with the one after it on its way."""
+        """The batches of the next chunk, which begins at `step`, with the one after it under way."""
         self._read_ahead()
         chunk, computed = self._ahead or self._compute()
         self._ahead = None
         self._compute_ahead()
         if chunk.reading is not None:
-            jax.block_until_ready(computed)  # then nothing looks at the staging any more
+            jax.block_until_ready(computed)  # nothing reads the staging memory after that
             self._stagings_of(chunk.program).give_back(chunk.reading.into)
             self._read_ahead()
-            self._compute_ahead()  # its records may have come meanwhile
+            self._compute_ahead()  # its records may have arrived meanwhile
         elif self._host is not None:
             self._host.note_in_place(self._rows_of(chunk)[0], self._metrics)
         self._metrics.num_records += (count := chunk.program.num_steps) * chunk.program.num_rows
-        count = min(count, self._left(step) or count)
+        count = min(count, self._num_left(step) or count)
         last = step + (count - 1) * self._stride
         after = last + self._stride if self._until == self._end else self._batching.after(last, self._stride)
         columns = self._columns(chunk.program, computed)
@@ -396,7 +396,7 @@ class BatchIterator(Iterator[Batch]):
         return _Ready(after, last, iter(range(count)), tuple(columns.items()))
 
     def _compute_ahead(self) -> None:
-        """Set the next chunk going, if nothing has to be waited for."""
+        """Start the next chunk, if it need not wait for anything."""
         next_one = self._chunks[0].reading if self._chunks else None
         is_there = next_one is not None and next_one.is_there if self._is_staged else self._is_unfinished()
         if is_there and self._ahead is None:
@@ -405,7 +405,7 @@ class BatchIterator(Iterator[Batch]):
             self._compute_first()
 
     def _columns(self, program: Program, computed: Computed) -> dict[str, Sequence[Any]]:
-        """Leaf name to its values by batch, of a chunk when it is computed."""
+        """Leaf name to its values by batch, for a chunk; waits for it where batches are views."""
         if self._is_cut:
             return cast("dict[str, Sequence[Any]]", computed)
         chunk = cast("FlatRows", computed)
@@ -416,23 +416,24 @@ class BatchIterator(Iterator[Batch]):
         return {leaf: cast("Any", flat[leaf].reshape(steps, rows, *part.shape)) for leaf, part in program.spec}
 
     def _finished(self, batch: Batch) -> Batch:
-        """A batch of JAX's arrays or of tensors, of one of views."""
+        """Turn the values of a batch into JAX arrays or tensors."""
         for leaf, values in batch.items():
             array = self._put[leaf](values) if self._put else values
             batch[leaf] = self._to_torch(array) if self._to_torch else array
         return batch
 
     def metrics(self) -> dict[str, Any]:
-        """Where the mix stands, and how fast records are read on the host.
+        """The progress of the mix, and how fast records are read on the host.
 
-        `sources` has for each source, by name, the records that the mix has given before this step, in all ranks
-        together and without the steps that are left out, and what follows from them: epochs, its share of records and,
-        where there are any, of tokens; and the share `lately`, which is since the last call, or since the iterator
-        began or was restored. It follows from the step alone, however that was reached.
+        `sources` has, by name, the number of records of each source before this step, over all ranks and without steps
+        that are left out, and what follows from it: epochs, the share of records and, if there are any, of tokens; and
+        `lately`, the share since the last call, or since the iterator began or was restored. All but `lately` depend
+        only on the step, however it was reached.
 
-        Of what is read on the host: bytes, bytes for each record of a batch and for each second since the iterator
-        began, seconds waited, the share of times that data was there when it was asked for, and the source that was
-        most often the last to arrive. All of it is 0 or None where every source is resident.
+        For records read on the host: bytes, bytes per record of a batch and per second since the iterator began,
+        seconds waited, the share of requests whose data was ready, and the source that was most often the last to
+        arrive; `sources` has bytes per second and seconds waited of each. All of these are 0 or None if every source is
+        resident.
         """
         step = self.step
         now, before = self._pipeline.totals(step), self._reported or self._pipeline.totals(self._sought)
@@ -441,31 +442,32 @@ class BatchIterator(Iterator[Batch]):
         return {"step": step, **self._metrics.report(), "sources": sources}
 
     def seek(self, step: int) -> None:
-        """Go on with the batch at a step, or the next that is not left out."""
+        """Continue with the batch at a step, or the next one that is not left out."""
         with self._lock:
             self._seek(step)
 
     def state(self) -> State:
-        """The place where the iterator stands: JSON; give it to `restore` of any iterator that is to go on there.
+        """The position of the iterator, as JSON values; pass it to `restore` of any iterator that is to continue there.
 
-        It holds what has determined the sequence up to here, and no more: the mix may go on otherwise.
+        It holds what has determined the sequence up to here, and no more: the rest of the mix may differ.
         """
         return self._pipeline.state(self.step)
 
     def restore(self, state: State, changed: Literal["mix"] | None = None) -> None:
-        """Go on where a state was taken.
+        """Continue where a state was taken.
 
-        What has determined the sequence up to there has to be the same; the mix may last longer, have another phase of
-        its schedule or another source that begins later, and another batch size, if a batch begins there.
+        Everything that has determined the sequence up to there has to be the same; the mix may last longer, have
+        another phase of its schedule or another source that begins later, and another batch size, if a batch begins
+        there.
 
         Args:
-          state: What `state` has given, of any number of ranks.
-          changed: "mix" goes on where the mix was another one, with other weights, sources, or an order or stop of its
-            own: every source goes on at its own running number, so that no record is repeated or left out. A later
-            state holds what was changed, and when, in its `history`.
+          state: A result of `state`, under any number of ranks.
+          changed: "mix" also accepts the state of another mix, with other weights, sources, order or stop: every source
+            continues at its own running number, so that no record is repeated or left out. The `history` of later
+            states tells what was changed, and when.
 
         Raises:
-          StateError: It is no state, or one of another mix; the message names what differs.
+          StateError: It is not a state, or belongs to another mix; the message names what differs.
         """
         pipeline, step = self._pipeline.restored(state, changed)
         with self._lock:
@@ -474,21 +476,21 @@ class BatchIterator(Iterator[Batch]):
             self._seek(step)
 
     def update(self, losses: Mapping[str, Any] | Any) -> None:  # noqa: ARG002
-        """Tell the losses of batches to a mix whose weights follow them; see `AdaptiveIterator`.
+        """Report the losses of batches to a mix whose weights follow them; see `AdaptiveIterator`.
 
         Raises:
-          ConfigError: The weights of this one do not.
+          ConfigError: Always; the weights of this mix follow no losses.
         """
         text = "the weights of this mix follow no losses; set adapt=odm or another policy"
         raise ConfigError(text, key="adapt", value="none")
 
-    # As PyTorch's and Grain's iterators call them.
+    # The names of these methods in iterators of PyTorch and Grain.
     state_dict = get_state = state
     load_state_dict = set_state = restore
 
 
 def tensors() -> Callable[[jax.Array], Any]:
-    """The function that makes a tensor of an array, without a copy.
+    """The function that turns an array into a tensor, without a copy.
 
     Raises:
       InstallationError: PyTorch is not installed.
@@ -503,5 +505,5 @@ def tensors() -> Callable[[jax.Array], Any]:
 
 @lru_cache(1024)
 def _words(numbers: int | tuple[int, ...]) -> jax.Array:
-    """A number, or some, as an argument of a program, made once: NumPy's would cost each call 10 µs."""
+    """One number or several as a cached argument of a program: NumPy's would cost each call 10 µs."""
     return jnp.asarray(numbers, jnp.uint32)

@@ -1,4 +1,4 @@
-"""The first step of the program: from a cursor to (source, epoch, record); `datamix.mixing.plan`, traced."""
+"""The first step of the program: from a cursor to (source, epoch, record); the traced form of `datamix.mixing.plan`."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class PlanArrays:
 
     Attributes:
       shuffle_kind: How records are shuffled within their source: "full", "window", "blocks" or "none"; static.
-      slot_records: Records that a slot stands for; static.
+      slot_records: Records in a slot; static.
       slots: The periods of all stages.
       end: Slot at which each stage ends, high and low word, uint32 [num_stages, 2].
       base_epoch: Epoch of each source when the stage begins, uint32 [num_stages, num_sources].
       base_offset: Offset of each source in that epoch, uint32 [num_stages, num_sources].
       size: Records of an epoch of each source, uint32 [num_sources].
-      tables: What the shuffle looks up.
-      replacement_key: Two words, uint32 [] each.
+      tables: The tables of the shuffle.
+      replacement_key: The key of draws with replacement: two words, uint32 [] each.
       loss_weight: Weight in the loss of each source's records, float32 [num_stages, num_sources], or [1, num_sources]
-        where all stages have the same; None without any.
+        if all stages have the same; None if there are none.
     """
 
     shuffle_kind: str = field(metadata={"static": True})
@@ -67,11 +67,11 @@ class Located(NamedTuple):
 
     Attributes:
       source: Index of the source.
-      epoch: How often the source had been gone through before.
+      epoch: The epoch of the source, counted from 0.
       record: Index of the record in its source.
-      loss_weight: Weight in the loss; None without any.
-      partner: By how many rows further on the record stands that each is paired with, modulo 2**32; None where no
-        operator takes pairs.
+      loss_weight: Weight in the loss; None if there are none.
+      partner: The distance in rows to the record that each is paired with, modulo 2**32; None if no operator takes
+        pairs.
     """
 
     source: UInt32[jax.Array, " count"]
@@ -88,14 +88,14 @@ _Carry = tuple[jax.Array, Cursor, Slots]
 
 
 def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) -> PlanArrays:
-    """Lay a plan out for the device, with the weights in the loss by source, or the rule by which they follow shares.
+    """Lay a plan out for the device, with weights in the loss by source, or a rule that derives them from shares.
 
     Raises:
       ConfigError: The plan's numbers do not fit 32 bits, or its periods are of a kind that has no look-up.
     """
     # Padded with copies of the last stage, which are never reached, so that shapes do not depend on the ratio.
     stages = [*plan.stages, *[plan.stages[-1]] * (plan.max_stages - len(plan.stages))]
-    # Past the end a cursor goes on with the last stage; where the mix ends is for its iterator to know.
+    # Past the end a cursor continues with the last stage; only the iterator knows where the mix ends.
     ends = [stage.first + (stage.length or 0) for stage in plan.stages[:-1]]
     ends += [_NEVER] * (len(stages) - len(ends))
     sizes = _sizes(plan)
@@ -124,7 +124,7 @@ def arrays_of(plan: Plan, loss_weight: Mapping[str, float] | str | None = None) 
 
 
 def cursor_at(plan: Plan, position: int) -> Cursor:
-    """The cursor of a position, with Python's integers: any position, exactly.
+    """The cursor of a position, computed in Python's integers: exact for any position.
 
     Args:
       plan: The plan of the mix.
@@ -145,10 +145,10 @@ def cursor_at(plan: Plan, position: int) -> Cursor:
 
 
 def check_start(plan: Plan, step: int, batch_size: int) -> None:
-    """Refuse a step with which no batches begin.
+    """Refuse a step at which no iterator can begin.
 
     Raises:
-      ConfigError: It is negative, or before the mix begins.
+      ConfigError: It is negative or too large, or before the mix begins.
     """
     if not 0 <= step < MOST_RECORDS // batch_size:
         raise ConfigError(f"it is 0 or more, and less than {MOST_RECORDS // batch_size}", key="start", value=step)
@@ -176,11 +176,11 @@ def locate(plan: PlanArrays, cursor: Cursor, num_slots: int, count: jax.Array | 
       plan: The plan of the mix.
       cursor: Where to begin.
       num_slots: How many slots; static.
-      count: How many of them are asked for, uint32 []; None for all.
+      count: How many of them are wanted, uint32 []; None for all.
 
     Returns:
-      `num_slots * plan.slot_records` records, of which those that are not asked for do not matter, and the cursor right
-      after those that are.
+      `num_slots * plan.slot_records` records, of which those that are not wanted are arbitrary, and the cursor right
+      after the wanted ones.
     """
     begin, slot_records = cursor.position, plan.slot_records
     ahead = jnp.arange(num_slots, dtype=jnp.uint32)
@@ -213,7 +213,7 @@ def _take_through_stages(
     def take_stage(carry: _Carry) -> _Carry:
         filled, cursor, before = carry
         count = jnp.minimum(_slots_left(plan, cursor), num_slots - filled)
-        ahead = slot - filled  # wraps round, to large numbers, for the slots already filled
+        ahead = slot - filled  # wraps around, to large numbers, for the slots already filled
         here = ahead < count
         taken = _take(plan, cursor, jnp.where(here, ahead, 0), here)
         slots = jax.tree.map(lambda new, old: jnp.where(here, new, old), taken, before)
@@ -224,7 +224,7 @@ def _take_through_stages(
 
 
 def _take(plan: PlanArrays, cursor: Cursor, ahead: jax.Array, here: jax.Array) -> Slots:
-    """The slots `ahead` of a cursor, where they are `here`."""
+    """The slots at distances `ahead` from a cursor; arbitrary where `here` is false."""
     source, rank = plan.slots.take(cursor, ahead, here)
     used = rank * jnp.uint32(plan.slot_records)
     return source, choose(cursor.epoch, source), choose(cursor.offset, source) + used
@@ -237,7 +237,7 @@ def _advance(plan: PlanArrays, cursor: Cursor, count: jax.Array, source: jax.Arr
     slot, counts = plan.slots.advance(cursor, count, source, here)
     epochs, offset = divided(cursor.offset + counts * jnp.uint32(plan.slot_records), plan.size)
     epoch = cursor.epoch + epochs
-    if len(plan.end) == 1:  # which never ends
+    if len(plan.end) == 1:  # a single stage never ends
         online = None if cursor.online is None else settled(cursor.online, count, counts)
         return Cursor(jnp.stack([high, low]), cursor.stage, slot, epoch, offset, online)
     end = choose(plan.end, cursor.stage)
@@ -265,7 +265,7 @@ def _loss_weight(plan: PlanArrays, begin: jax.Array, source: jax.Array) -> jax.A
     weights = jnp.asarray(plan.loss_weight)
     end = jnp.asarray(plan.end)[: len(weights) - 1]
     low = end[:, 1] - begin[1]
-    high = end[:, 0] - begin[0] - (end[:, 1] < begin[1])  # wraps round, beyond the end that is never reached
+    high = end[:, 0] - begin[0] - (end[:, 1] < begin[1])  # wraps around, beyond the end that is never reached
     left = jnp.where(high == 0, low, jnp.where(high <= jnp.uint32(_NEVER >> 32), jnp.uint32(2**32 - 1), jnp.uint32(0)))
     ahead = jnp.arange(len(source), dtype=jnp.uint32) // jnp.uint32(plan.slot_records)
     stage = jnp.searchsorted(left, ahead, side="right").astype(jnp.uint32)
@@ -273,9 +273,9 @@ def _loss_weight(plan: PlanArrays, begin: jax.Array, source: jax.Array) -> jax.A
 
 
 def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
-    """Record of each index in the epochs of the sources; `begin` is the slot of the first, high and low word."""
+    """The record at each index of an epoch of a source; `begin` is the slot of the first, high and low word."""
     if plan.slots.draws_records:
-        # Counted in records, like the plan's: the 64-bit product of slot and records, then the row.
+        # Draws are counted in records, as in the plan: the 64-bit product of slot and slot_records, plus the row.
         slot_records = jnp.uint32(plan.slot_records)
         low = begin[1] * slot_records
         high = begin[0] * slot_records + multiply_high(begin[1], slot_records)
@@ -291,12 +291,12 @@ def _record(plan: PlanArrays, begin: jax.Array, source: jax.Array, epoch: jax.Ar
 
 
 def _sizes(plan: Plan) -> list[int]:
-    """Records of an epoch of each source; one where there are none, as a divisor."""
+    """Records of an epoch of each source; at least one, to divide by."""
     return [max(size, 1) for size in plan.epoch_records]
 
 
 def _epochs_and_offsets(counts: Sequence[int], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Epoch of each source and offset in it, uint32 [num_sources], after so many slots of it."""
+    """Epoch of each source and offset in it, uint32 [num_sources], after `counts` slots of each."""
     pairs = [divmod(n * plan.slot_records, size) for n, size in zip(counts, _sizes(plan), strict=True)]
     epoch, offset = np.asarray([(epoch % 2**32, offset) for epoch, offset in pairs], np.uint32).T
     return epoch, offset

@@ -51,33 +51,33 @@ if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt, AdaptState
 
 Placement: TypeAlias = Literal["device", "host"]
-"""Where the records of a source lie: whole in the device's memory, or read on the host as they are needed."""
+"""Where the records of a source lie: all in the device's memory, or on the host, read as they are needed."""
 
 
 class Pipeline:
     """Mixed batches of several sources.
 
-    A pipeline is an object of the host. What functions under `jit`, `scan` and `vmap` take is `pipeline.compiled`.
+    A pipeline is an object on the host; pass `pipeline.compiled` to functions under `jit`, `scan` and `vmap`.
 
     Args:
       sources: The sources by name, in order.
       graph: The operators of each source, and those after the mix.
       plan: The plan of the mix.
       batch_size: Records in a batch.
-      remainder: Whether records that fill no batch at the end of the mix are dropped, or make a short one.
-      shuffle_rows: Whether the rows of each batch are put into another order, a pure function of the seed and the step.
-      skip: The steps that iterators leave out, as ranges in order.
-      seeds: The seed of each source's random operators, by name; 0 where none is given.
-      identity: What else determines the sequence, by the key it is configured with; for the fingerprint.
+      remainder: Whether records at the end of the mix that do not fill a batch are dropped, or make a short batch.
+      shuffle_rows: Whether the rows of each batch are shuffled, by a pure function of the seed and the step.
+      skip: The steps that iterators leave out, as ascending ranges [first, end).
+      seeds: The seed of each source's random operators, by name; 0 if none is given.
+      identity: The other settings that determine the sequence, by key; for the fingerprint.
       reader: The reader of another pipeline of the same sources, whose data this one then shares.
       statistics: The statistics of that data.
-      placements: Where the records of each source lie, by name: "device" for whole in the device's memory, which is
-        what those have that are not named, "host" for read as they are needed. Batches are the same.
+      placements: Where the records of each source lie, by name: "device", the default, for all in the device's memory,
+        or "host" for read as they are needed. Batches are the same.
       threads: The number of threads that read on the host; None for twice the number of processors, 2 to 16.
-      prefetch_bytes: The most bytes that an iterator has read ahead, of all sources together; None for 256 MiB. Of
-        batches, it computes as many at a time as fit into half of it, and into 16 MiB.
-      adapt: How the weights follow training; None where they do not. The plan is then that of the weights with which
-        the mix begins, and has one stage.
+      prefetch_bytes: The most bytes that an iterator reads ahead, for all sources together; None for 256 MiB. One call
+        computes as many batches as fit into half of it, and into 16 MiB.
+      adapt: How the weights follow training; None if they do not. If they do, the plan is that of the first weights,
+        and has one stage.
 
     Raises:
       SpecError: The records of two sources do not fit together; found before any data is read.
@@ -89,12 +89,12 @@ class Pipeline:
       plan: The plan of the mix.
       batching: How the mix is cut into batches.
       source_names: The names of the sources, in order.
-      statistics: The statistics of every leaf of each source, as they were when its records were read; of one that
-        is read on the host, of some of its records, which are looked at when they are first asked for.
+      statistics: The statistics of every leaf of each source, from when its records were read; for a source read on the
+        host, those it has kept, or those of a sample of its records, computed on first use.
       placements: Where the records of each source lie, by name.
-      class_names: The names of each source's classes, by its own number of them; empty where they have none.
-      recipe: The call that makes the pipeline again, in another process; None where it cannot be made again.
-      viewer: The function that makes its views; None where there are none.
+      class_names: The names of each source's classes, in the order of its own numbers; empty if it has none.
+      recipe: The call that rebuilds the pipeline in another process; None if it cannot be rebuilt.
+      viewer: The function that makes its views; None if it has none.
     """
 
     graph: Graph
@@ -141,15 +141,15 @@ class Pipeline:
         self._contents: dict[int, str] = {}
         self._make_past = partial(Past, graph=graph, specs=stored, seeds=all_seeds, contents=self._content)
         self.buffers: dict[Program, Buffers] = {}  # the memory of each program's chunks
-        # The span with which an iterator began last, as the next may: the numbers of its first batch and of batches,
-        # the span, and the cursor after it.
+        # The span with which the last iterator began, for the next one: the number of its first batch and how many
+        # there are, the span, and the cursor after it.
         self.first_span: tuple[tuple[int, int], Located, Cursor] | None = None
-        # Of a short mix, the first chunk for the next iterator, if there is one: computed by the one before.
+        # For a short mix, the first chunk of the next iterator, if the one before has computed it.
         self.first_chunk: deque[tuple[Chunk, Computed]] = deque(maxlen=1)
         self.statistics = statistics or {}
         self.placements = {name: (placements or {}).get(name, "device") for name in sources}
         fed = [name for name, placement in self.placements.items() if placement == "host"]
-        self._host: HostReader | None = None  # kept here: compiled programs know it by its token alone
+        self._host: HostReader | None = None  # kept alive here: compiled programs know only its token
         if isinstance(reader, Fed):
             self._host = object_of(int(reader.token))
         elif reader is None:
@@ -161,7 +161,7 @@ class Pipeline:
                     fed,
                     threads=threads,
                     prefetch_bytes=prefetch_bytes,
-                    # XLA would round the sum of two products otherwise than after other readers.
+                    # XLA would round the sum of two products differently than with other readers.
                     in_place=not program.is_paired,
                 )
             reader, self.statistics = read_resident(sources, stored, groups, fed)
@@ -182,7 +182,7 @@ class Pipeline:
 
     @property
     def remainder(self) -> Remainder:
-        """Whether records that fill no batch at the end of the mix are dropped, or make a short one."""
+        """Whether records at the end of the mix that do not fill a batch are dropped, or make a short batch."""
         return self.batching.remainder
 
     @property
@@ -200,29 +200,29 @@ class Pipeline:
         """The program and its arrays, to be passed into functions under `jit`, `scan` and `vmap`.
 
         Raises:
-          ConfigError: The process was forked off one in which JAX ran already.
+          ConfigError: The process was forked from one in which JAX had started.
         """
         xla.check_not_forked()
         return self._compiled
 
     @cached_property
     def _compiled(self) -> Compiled:
-        """What was laid out, on the device: only now, so that workers may be forked off before there are batches."""
+        """The layout on the device; made on first use, so that workers can be forked before there are batches."""
         program, *arrays = self._layout
-        with jax.ensure_compile_time_eval():  # the first use may lie in a function that is being traced
+        with jax.ensure_compile_time_eval():  # the first use may be in a function that is being traced
             plan, row_order, numbers = jax.device_put(arrays)
             return Compiled(program, plan, row_order, self._reader.arrays(), numbers)
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that determines the sequence: what is configured, and what the records hold."""
+        """A digest of all that determines the sequence: the settings, and the contents of the records."""
         contents = {name: self._content(i) for i, name in enumerate(self.source_names)}
         begin = [self.history[-1]["counts"]] if self.history else []
         return digest([self._settings, contents, *begin])
 
     @cached_property
     def _settings(self) -> dict[str, object]:
-        """Each setting that determines the sequence."""
+        """The settings that determine the sequence, by key."""
         return settings_of(self._identity, self.plan, self.batch_size, self.remainder)
 
     def _content(self, source: int) -> str:
@@ -237,7 +237,7 @@ class Pipeline:
         return self._make_past(self.plan)
 
     def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
-        """The digest of each thing that has determined the sequence up to a position, and of no more; see `Past`."""
+        """Digests of everything that has determined the sequence up to a position, and no more; see `Past`."""
         parts = self._past.parts(position, counts)
         for key, shuffle in zip(("batch.shuffle", "batch.pairs"), self._layout.row_order, strict=True):
             if parts and shuffle is not None:
@@ -251,10 +251,10 @@ class Pipeline:
         return parts | ({"skip": digest(ranges)} if ranges else {})
 
     def totals(self, step: int) -> Totals:
-        """What each source has given in the batches before a step that are not left out."""
+        """The totals of each source over the batches before a step that are not left out."""
         now = Totals.at(self.plan, self.batching.position(step))
         for steps in self.batching.skip:
-            first, end = (Totals.at(self.plan, self.batching.position(min(each, step))) for each in steps)
+            first, end = (Totals.at(self.plan, self.batching.position(min(border, step))) for border in steps)
             now = now.without(first, end)
         return now
 
@@ -262,7 +262,7 @@ class Pipeline:
         """The state of an iterator before the batch at a step; see `BatchIterator.state`."""
         position, plan = self.batching.position(step), self.plan
         counts: Mapping[str, int] = {}
-        if not plan.stages[0].period.repeats_records:  # records that are drawn are not counted
+        if not plan.stages[0].period.repeats_records:  # drawn records are not counted
             before = plan.spec.begin.counts if plan.spec.begin else {}
             counts = {**before, **dict(zip(plan.names, plan.counts(position), strict=True))}
         return {
@@ -276,9 +276,9 @@ class Pipeline:
         }
 
     def restored(self, state: Any, changed: str | None = None) -> tuple[Pipeline, int]:
-        """The pipeline that goes on where a state was taken, and the step that is next; see `BatchIterator.restore`.
+        """The pipeline that continues where a state was taken, and the next step; see `BatchIterator.restore`.
 
-        It is this one, or where the mix was changed on the way, one of the same data whose plan begins at the change.
+        It is this one or, if the mix was changed on the way, one of the same data whose plan begins at the change.
         """
         if changed not in (None, "mix"):
             raise ConfigError("it is 'mix', or None for nothing", key="changed", value=changed)
@@ -294,19 +294,20 @@ class Pipeline:
         if differing:
             of_gone = tuple(f"source.{name}." for name in state["counts"] if name not in self.source_names)
             settings = {key: value for key, value in state["settings"].items() if not key.startswith(of_gone)}
-            every = changes(settings, shortened(self._settings))
-            # A source may come and go with the mix; of one that stays, nothing may change.
+            differences = changes(settings, shortened(self._settings))
+            # The mix may gain and lose sources; of one that stays, nothing may change.
             may_change = {key for key in before.keys() ^ now.keys() if key.startswith("source.")}
             may_change |= {"mix", "source"}
             firm = [key for key in differing if key not in may_change]
-            entry = {"step": step, "position": position, "counts": state["counts"], "changes": causes(differing, every)}
+            culprits = causes(differing, differences)
+            entry = {"step": step, "position": position, "counts": state["counts"], "changes": culprits}
             or_else = ""
-            with suppress(*([] if changed else [ConfigError])):  # nothing is advised that is refused
+            with suppress(*([] if changed else [ConfigError])):  # so as not to advise what would be refused
                 if not firm and self.adapt is None:
                     pipeline = self._continued([*history, entry])
                     or_else = "go on under this one on purpose with changed='mix' (train.resume=changed), "
             if firm or changed is None:
-                text = difference(firm if changed else differing, every)
+                text = difference(firm if changed else differing, differences)
                 raise StateError(f"this state was taken {text}; restore it under the same, {or_else}or start afresh.")
         if position == self.batching.position(step):
             return pipeline, step
@@ -315,7 +316,7 @@ class Pipeline:
         raise StateError(text, key="batch.size", value=self.batch_size, hint=mend)
 
     def _continued(self, history: Sequence[Mapping[str, Any]]) -> Pipeline:
-        """The same mix, begun where its history says that it was last changed."""
+        """The same mix, beginning where its history says that it was last changed."""
         begin = Begin(history[-1]["position"], history[-1]["counts"]) if history else None
         if begin == self.plan.spec.begin:
             return self
@@ -328,11 +329,11 @@ class Pipeline:
         """The same data and the same compiled program in another ratio.
 
         Args:
-          weights: Relative weights of sources and groups; one not named has 1, or what its group gives it. They hold
-            from the first step to the last, in place of a schedule.
+          weights: Relative weights of sources and groups; one that is not named has 1, or what its group gives it. They
+            hold from the first step to the last, instead of any schedule.
 
         Raises:
-          ConfigError: There is no such source, or the numbers make no mix.
+          ConfigError: There is no such source, or the weights make no mix.
         """
         other = self._with_plan(self.plan.with_weights(weights))
         other.recipe = self.recipe and partial(_then, self.recipe, "with_weights", dict(weights))
@@ -365,11 +366,11 @@ class Pipeline:
         `mix.loss_weight`.
 
         Args:
-          split: The split that is read of every source; "test" is its `test_split`, where it names one. Or other
-            records of each source, by name, whatever `datamix.mix` takes. None for the records of the mix itself, whose
+          split: The split to read of every source; "test" is its `test_split`, if it names one. Or other records for
+            each source, by name, in any form that `datamix.mix` takes. None for the records of the mix itself, whose
             memory is shared.
-          shuffle: "none" gives records as they are stored; or how they are shuffled within their source.
-          random: Whether operators that draw take part.
+          shuffle: How records are shuffled within their source; "none" keeps the stored order.
+          random: Whether random operators are applied.
 
         Raises:
           ConfigError: A source has no such split, or the pipeline was made neither by `load` nor by `mix`.
@@ -381,7 +382,7 @@ class Pipeline:
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Pipeline], tuple[object, ...]]:
-        """A pipeline is pickled as the call that made it: files are opened again, arrays that are in none are copied.
+        """Pickle the pipeline as the call that made it: files are opened again, arrays outside files are copied.
 
         Raises:
           ConfigError: It was made neither by `load` nor by `mix`.
@@ -393,7 +394,7 @@ class Pipeline:
         return _made_again, (self.recipe, _digests(self))
 
     def __len__(self) -> int:
-        """Batches in the whole mix.
+        """The number of batches in the whole mix.
 
         Raises:
           TypeError: The mix never ends.
@@ -418,7 +419,7 @@ class Pipeline:
         return self.iterator()
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch at a step, NumPy; equal to the loop's, without computing those before.
+        """The batch at a step, in NumPy arrays; equal to that of a loop, without computing those before.
 
         Raises:
           IndexError: There is no such batch.
@@ -426,7 +427,7 @@ class Pipeline:
         index, compiled, size = self._index(step), self.compiled, self.batch_size
         rows, program, num_located = self.batching.num_rows(index), compiled.program, 1
         is_branched = len(program.branches) > 1
-        if is_branched:  # which takes seconds to compile: what the loop computes with, of which one batch is asked for
+        if is_branched:  # takes seconds to compile: use the program of a loop, for one batch
             program, num_located = loop_of(self, size)
         located, _ = locate_span(compiled, self.start(index), num_located)
         if is_branched:
@@ -443,7 +444,7 @@ class Pipeline:
         return {leaf: values.copy() for leaf, values in batch.items()} if is_branched else batch
 
     def where(self, step: int) -> list[Place]:
-        """The records in the batch at a step, a row each; known from the position, so that none is read.
+        """The records in the batch at a step, one per row; known from the position, without reading any.
 
         Raises:
           IndexError: There is no such batch.
@@ -451,7 +452,7 @@ class Pipeline:
         return places_at(self._index(step), self.plan, self.batching, self._layout.row_order.shuffle, self._places)
 
     def _index(self, step: int) -> int:
-        """The number of the batch at a step, which may be counted from the end."""
+        """The number of the batch at a step; a negative step counts from the end."""
         self.require_known("it is taken by its number")
         if not isinstance(step, int | np.integer):
             raise TypeError(f"a pipeline is indexed by the number of a batch, not by {step!r}; see iterator(start=…)")
@@ -465,7 +466,7 @@ class Pipeline:
         return index
 
     def read_on_host(self, source: np.ndarray, record: np.ndarray) -> Staging:
-        """Those of some records that are read on the host; see `HostReader.read`."""
+        """Read those of some records that lie on the host; see `HostReader.read`."""
         assert self._host is not None, "all sources are resident"
         return self._host.read(source, record)
 
@@ -488,16 +489,16 @@ class Pipeline:
 
         Args:
           start: Number of the first batch.
-          shard: (rank, num_shards): of every batch, give the shard of one rank alone. A shard is a contiguous block of
-            the batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch.
-            Where their number does not divide it, the first shards are a row larger. A short last batch may leave a
-            rank without rows. A state can be restored under another number of ranks.
-          output: "numpy" gives read-only views without a copy, "jax" arrays on the device, "torch" tensors there, which
-            share their memory and are not to be written to. A view keeps the whole chunk it belongs to, some 16 MiB:
-            copy what is to be kept for long, or bound it by `prefetch_bytes`.
+          shard: (rank, num_shards): yield only one rank's shard of every batch. A shard is a contiguous block of the
+            batch's rows, the same in every batch: the shards of all ranks, one after the other, are the batch. If their
+            number does not divide it, the first shards are one row larger. A short last batch may leave a rank without
+            rows. A state can be restored under another number of ranks.
+          output: "numpy" yields read-only views without a copy, "jax" arrays on the device, "torch" tensors there,
+            which share memory and must not be written to. A view keeps its whole chunk in memory, some 16 MiB: copy
+            what you keep for long, or bound chunks by `prefetch_bytes`.
           sharding: Instead of `shard` and `output`: how each batch is laid out over the devices of all processes. A
-            batch is of `jax.Array`s that are whole for every process, which reads the rows of its own devices alone.
-          stride: Give every `stride`-th batch alone, as workers do that take batches in turn.
+            batch consists of global `jax.Array`s; each process reads only the rows of its own devices.
+          stride: Yield only every `stride`-th batch, for workers that take batches in turn.
 
         Raises:
           ConfigError: There is no such rank, there are more ranks than rows in a batch, or a batch cannot be divided
@@ -538,13 +539,13 @@ class Pipeline:
         return start_at(self.plan, step, self.batch_size) if adapted is None else adapted[1]
 
     def adapted(self) -> tuple[AdaptState, Cursor] | None:
-        """The state of weights that follow training, and the cursor that has them, at the beginning; else None."""
+        """The first state of weights that follow training, and the first cursor; None if the weights do not."""
         if self.adapt is None:
             return None
         return self.adapt.start(self.compiled.plan, start_at(self.plan, 0, self.batch_size))
 
     def require_known(self, how: str) -> None:
-        """Refuse what needs to know the records of a batch before the losses of those before it are known."""
+        """Refuse a use that needs the records of a batch before the losses of the batches before it; `how` names it."""
         if self.adapt is not None:
             text = f"which records a batch has depends on the losses of those before it, and {how}"
             mend = "Take batches in order, by iterator() from its beginning or from a state, or leave adapt out."
@@ -557,10 +558,10 @@ class Pipeline:
 
     @property
     def __jax_array__(self) -> NoReturn:
-        """Refuse to be an argument of JAX, which asks for this what it does not know.
+        """Refuse to be an argument of JAX, which reads this attribute of objects that it does not know.
 
         Raises:
-          ConfigError: Always. JAX would replace a `TypeError` by a message of its own.
+          ConfigError: Always. JAX would replace a `TypeError` by its own message.
         """
         raise ConfigError(
             "a Pipeline is an object of the host and no argument of a function under jit, scan or vmap; pass "
@@ -569,7 +570,7 @@ class Pipeline:
 
 
 class _Layout(NamedTuple):
-    """What `Compiled` is made of, but for the data."""
+    """The parts of `Compiled`, except for the data."""
 
     program: Program
     plan: PlanArrays
@@ -578,11 +579,11 @@ class _Layout(NamedTuple):
 
 
 class _OnDevice:
-    """The data of pipelines that share it, which goes onto the device when it is first asked for."""
+    """The data of pipelines that share it, put onto the device on first use."""
 
     def __init__(self, reader: Reader) -> None:
-        self.reader = reader  # replaced by that of the device, so that both are not held at once
-        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(reader))  # another's data
+        self.reader = reader  # replaced by the one on the device, so that both are not kept
+        self._is_placed = all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(reader))  # as of another pipeline
         self._lock = threading.Lock()
 
     def arrays(self) -> Reader:
@@ -594,7 +595,7 @@ class _OnDevice:
 
 
 def _then(recipe: Callable[[], Pipeline], method: str, *arguments: Any, **settings: Any) -> Pipeline:
-    """What a method of a recipe's pipeline gives."""
+    """The result of a method of a recipe's pipeline."""
     pipeline: Pipeline = getattr(recipe(), method)(*arguments, **settings)
     return pipeline
 
@@ -604,10 +605,10 @@ def _digests(pipeline: Pipeline) -> dict[str, object]:
 
 
 def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) -> Pipeline:
-    """The pipeline of a recipe, in another process; its warnings have been told already.
+    """The pipeline of a recipe, rebuilt in another process; its warnings were shown already.
 
     Raises:
-      StateError: It would be another one, as after a change of a configuration's files.
+      StateError: It would be another one, as after a change to a configuration's files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -619,7 +620,7 @@ def _made_again(recipe: Callable[[], Pipeline], settings: Mapping[str, object]) 
 
 
 def require_loadable(pipeline: object) -> None:
-    """Refuse what gives a loader no batches: a pipeline whose batches follow the losses, or no pipeline at all."""
+    """Refuse what no loader can use: a pipeline whose batches follow losses, or an object that is no pipeline."""
     if not isinstance(pipeline, Pipeline):
         raise ConfigError("it is a pipeline, as load and mix return it", key="pipeline", value=pipeline)
     pipeline.require_known("a loader tells none")

@@ -19,13 +19,13 @@ PolicyClass = TypeVar("PolicyClass", bound=type)
 
 
 class Policy(Protocol):
-    """A few arrays with a row a source, and pure functions of them in `jax.numpy`, which are compiled.
+    """A state of a few arrays with one row per source, and pure functions of it in `jax.numpy`, which are compiled.
 
-    A policy whose `weighs_loss` is true weighs the losses of records, and leaves the mix as it is.
+    A policy whose `weighs_loss` is true weighs the losses of records, and leaves the mix unchanged.
     """
 
     def init(self, num_sources: int) -> Any:
-        """The state before the first update: a pytree of arrays, each of a shape and dtype that stay."""
+        """The state before the first update: a pytree of arrays, whose shapes and dtypes stay the same."""
         ...
 
     def update(self, state: Any, loss: PerSource, count: PerSource) -> Any:
@@ -33,7 +33,7 @@ class Policy(Protocol):
 
         Args:
           state: The state before them.
-          loss: The mean loss of each source's records in these steps; of a source without any, its last one.
+          loss: The mean loss of each source's records in these steps; for a source without any, its last one.
           count: The number of these records.
         """
         ...
@@ -46,8 +46,8 @@ class Policy(Protocol):
 def policy(component: PolicyClass) -> PolicyClass:
     """Register a class as a policy, under its name in snake_case; its keywords are settings of `adapt`.
 
-    A setting that is a mapping has a number by source, and is handed over as a tuple of one a source, 0 where none is
-    named. A frozen dataclass lets jobs of the same settings share compiled code.
+    A setting that is a mapping has numbers by source; the class gets a tuple with one number per source, 0 for those
+    not named. A frozen dataclass lets jobs with the same settings share compiled code.
 
     Raises:
       RegistryError: The name is taken, or a setting has the name of one that every policy has.
@@ -66,13 +66,13 @@ def policy(component: PolicyClass) -> PolicyClass:
 
 
 Reference: TypeAlias = Mapping[str, float] | Sequence[float]
-"""Losses by source, of a reference model; as policies take them, one a source."""
+"""Losses of a reference model by source; a policy gets one number per source."""
 
 
 @policy
 @dataclass(frozen=True, kw_only=True)
 class LossTemperature:
-    """Weights in proportion to exp(loss / temperature), the loss being that above the source's reference."""
+    """Weights in proportion to exp(excess / temperature), where the excess is the loss above the source's reference."""
 
     temperature: float = 1.0
     reference: Reference = ()
@@ -122,15 +122,15 @@ class Odm:
 
     @staticmethod
     def _explored(num_sources: int, update: jax.Array) -> jax.Array:
-        """The weight that every source has at the n-th update, counted from 1, for its reward to be known."""
+        """The least weight of every source at an update, counted from 1, which keeps its reward known."""
         return jnp.minimum(1 / num_sources, jnp.sqrt(math.log(num_sources) / (num_sources * update)))
 
 
 class Curves(NamedTuple):
-    """The state of `Ado`: means and central sums of what the curves are fitted to, and shares.
+    """The state of `Ado`: means and central sums of the data that the curves are fitted to, and shares.
 
-    `x`, `xx` and `xy` are of n^-a for each exponent a, shape [num_sources, num_exponents]; `y`, `yy` of losses, `mass`
-    of their weights, and the shares of records, all [num_sources].
+    `x`, `xx` and `xy` are those of n^-a for each exponent a, shape [num_sources, num_exponents]; `y` and `yy` are those
+    of the losses, and `mass` is the sum of their weights; these and the shares have shape [num_sources].
     """
 
     x: jax.Array
@@ -153,11 +153,11 @@ _EXPONENTS = np.arange(1, 17).astype(np.float32) / 20  # within the bounds that 
 @policy
 @dataclass(frozen=True, kw_only=True)
 class Ado:
-    """Weights by how fast each source's loss falls, as a scaling law E + A n^-a fitted to it says.
+    """Weights that follow how fast each source's loss falls, by a scaling law E + A n^-a fitted to it.
 
-    The shares of the first steps are the prior. In place of the authors' L-BFGS from 512 starts every 1,000 steps, E
-    and A are those of least squares of the relative error, the first order of that of the log of the loss, for each of
-    16 exponents, of which the best is taken; sums that are updated suffice for it, so no loss is kept.
+    The shares of the first steps are the prior. The authors use L-BFGS from 512 starts every 1,000 steps. Here, for
+    each of 16 exponents, E and A are fitted by least squares of the relative error, which to first order is that of the
+    log of the loss, and the best exponent is taken; running sums suffice for this, so no losses are kept.
 
     Source: Y. Jiang et al., Adaptive Data Optimization, arXiv 2410.11820.
     """
@@ -188,7 +188,7 @@ class Ado:
         xx = state.xx + mass[:, None] * dx * (new_x - x)
         xy = state.xy + mass[:, None] * dx * (loss - y)[:, None]
         yy = state.yy + mass * dy * (loss - y)
-        # The curve falls, to no less than 0.
+        # The curve falls, but not below 0.
         slope = jnp.clip(xy / jnp.maximum(xx, 1e-30), 0, y[:, None] / x)
         best = jnp.argmin(yy[:, None] - 2 * slope * xy + slope**2 * xx, axis=1)
         reducible = jnp.take_along_axis(slope * new_x * _EXPONENTS, best[:, None], axis=1)[:, 0]
@@ -206,7 +206,7 @@ class Ado:
 @policy
 @dataclass(frozen=True, kw_only=True)
 class Doremi:
-    """Weights of the losses that grow with each source's loss above its reference; their mean is the answer.
+    """Weights of the losses, which grow with each source's loss above its reference; their mean is the result.
 
     Source: S. M. Xie et al., DoReMi, arXiv 2305.10429; the reference is a number for each source, in place of a
     model's loss of each token.

@@ -1,9 +1,9 @@
 """The compiled program: from a cursor to finished batches, one jitted function for every pipeline.
 
-It has three steps, each in a module of its own: `locate` finds (source, epoch, record) of each row, a `Reader` reads
-those records, `transform` applies the operators. What shapes the program is in a hashable `Program`; data, plan and
-numbers are arguments, so that pipelines that differ in ratio, seed or constants run the same compiled code, and nothing
-is baked into it.
+It has three steps, each in its own module: `locate` finds (source, epoch, record) of each row, a `Reader` reads those
+records, and `transform` applies the operators. A hashable `Program` holds what shapes the program; data, plan and
+numbers are arguments, so that pipelines that differ in ratio, seed or constants run the same compiled code, and none of
+these is baked into it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from datamix.spec import Batch, FlatRows, LeafSpec
 Carry = TypeVar("Carry")
 
 # Records that a scan locates at once: the plan's many small operations then cost little of a step. On a GPU they take
-# half a millisecond a call, however many records there are.
+# half a millisecond per call, however many records there are.
 _LOCATED, _LOCATED_ON_GPU = 2**13, 2**17
-# Of so many records, a span is the whole of a short mix, which is located once; of more, one of many, of which a part
-# of 1 / _SPARE at most may be located in vain.
+# A span of up to _KEPT_RECORDS is the whole of a short mix, which is located once; a larger one is one of many, and at
+# most 1 / _SPARE of it may be located in vain.
 _KEPT_RECORDS, _SPARE = 2**14, 16
 
 
@@ -64,7 +64,7 @@ class Program:
 
     @cached_property
     def _hash(self) -> int:
-        """Computed once: every call of a compiled program asks for it."""
+        """The hash, computed once: every call of a compiled program needs it."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @property
@@ -83,7 +83,7 @@ class Compiled:
     """The part of a pipeline that JAX sees: a program, and the arrays it computes with.
 
     Pass it as an argument to functions under `jit`, `scan` or `vmap`: pipelines that differ in ratio or seed then share
-    the compiled code. A function that closes over it has its data copied into the code.
+    the compiled code. A function that closes over it gets the data copied into its code.
 
     Attributes:
       program: What shapes the compiled code, for one batch a call; static.
@@ -102,12 +102,12 @@ class Compiled:
     def next(self, cursor: Cursor, rows: tuple[Words, int] | None = None) -> tuple[Batch, Cursor]:
         """The batch at a cursor, and the cursor after it; a pure function.
 
-        A cursor knows no end: past the end of the mix it goes on with the last stage.
+        A cursor knows no end: past the end of the mix it continues with the last stage.
 
         Args:
           cursor: The beginning of a batch; see `Pipeline.start`.
-          rows: The first of the rows that are read and computed, uint32 [], and their number, which is static: those of
-            one device, as `lax.axis_index` tells it under `shard_map`. None for all.
+          rows: The first row to read and compute, uint32 [], and the number of rows, static: for those of one device,
+            from `lax.axis_index` under `shard_map`. None for all.
 
         Returns:
           Leaf name to array, shape [batch, *leaf shape] or [rows, *leaf shape], and the next cursor.
@@ -120,17 +120,17 @@ class Compiled:
     ) -> tuple[Cursor, Carry, Any]:
         """`jax.lax.scan` over the batches from a cursor on, for a function under `jit`.
 
-        It is a loop over `next` that takes less time: the records of several batches are located at once, where their
-        number divides that of the steps.
+        It is a faster loop over `next`: the records of several batches are located at once, as many as divide the
+        number of steps.
 
         Args:
-          step: The function from what is carried, a batch, and one of the inputs, to what is carried, and an output.
+          step: The function from a carry, a batch and an input to the next carry and an output.
           cursor: The beginning of the first batch.
-          carry: What the first step takes.
+          carry: The carry of the first step.
           inputs: A pytree of arrays whose first axis is that of the steps.
 
         Returns:
-          The cursor after the last batch, what the last step has left, and the outputs, stacked.
+          The cursor after the last batch, the carry after the last step, and the stacked outputs.
         """
         program, num_steps = self.program, len(jax.tree.leaves(inputs)[0])
         num_located = _LOCATED if jax.default_backend() == "cpu" else _LOCATED_ON_GPU
@@ -180,10 +180,10 @@ def locate_batches(
       cursor: The beginning of a batch.
       num_batches: How many batches; static.
       batch_size: Records in a batch; static.
-      num_slots: How many of their slots are asked for, uint32 []; None for all.
+      num_slots: How many of their slots are wanted, uint32 []; None for all.
 
     Returns:
-      `num_batches * batch_size` records, and the cursor right after those that are asked for.
+      `num_batches * batch_size` records, and the cursor right after the wanted ones.
     """
     located, after = locate(plan, cursor, num_batches * batch_size // plan.slot_records, num_slots)
     batches = cursor.position, num_batches, batch_size, plan.slot_records
@@ -195,13 +195,13 @@ def locate_batches(
 
 
 def _taken(located: Located, rows: jax.Array) -> Located:
-    """Some located records."""
+    """Select rows of located records."""
     taken: Located = jax.tree.map(lambda values: look_up(values, rows), located)
     return taken
 
 
 def _parts(located: Located, rows: jax.Array) -> Located:
-    """Parts of some batches; of records that are paired, the partner follows each: it may lie in another part."""
+    """Select rows of batches; each paired record is followed by its partner, which may be in another row."""
     if located.partner is None:
         return _taken(located, rows)
     pairs = jnp.stack([rows, rows + look_up(located.partner, rows)], axis=1).reshape(-1)
@@ -210,7 +210,7 @@ def _parts(located: Located, rows: jax.Array) -> Located:
 
 
 def _finished(program: Program, numbers: tuple[Numbers, ...], located: Located, reader: Reader, count: int) -> FlatRows:
-    """The flat records of so many rows, of which those of partners are left out."""
+    """The flat records of `count` rows, without those of partners."""
     flat = transform(program.branches, program.shared, numbers, located, reader.read)
     return flat if len(located.source) == count else {leaf: rows[::2] for leaf, rows in flat.items()}
 
@@ -230,7 +230,7 @@ def _next_flat(
 
     located = here(located)
     if isinstance(reader, Fed):
-        # What the next call asks for, so that it is read while this batch is computed with.
+        # The records that the next call needs, to be read while this batch is used.
         ahead, _ = locate_batches(compiled.plan, compiled.row_order, cursor, 1, program.batch_size)
         reader = reader.read_now(located, here(ahead))
     count = program.batch_size if num_rows is None else num_rows
@@ -252,11 +252,11 @@ def compute_chunk(
       program: What shapes the code; static.
       reader: The reader of the records.
       numbers: The numbers of each chain of operators.
-      span: What `locate_batches` gave.
+      span: Records that `locate_batches` has located.
       first: The row of the span at which the first batch begins, uint32 [].
       begins: The row, counted from `first`, at which each batch or its shard begins, uint32 [num_steps]; None for whole
         batches, one after the other.
-      into: Flat records like those returned, whose memory is taken.
+      into: Flat records like those returned, whose memory is reused.
 
     Returns:
       Flat records, leaf name to array of shape [num_steps * num_rows, elements].
@@ -273,7 +273,7 @@ def _chunk(
     first: jax.Array,
     begins: jax.Array | None,
 ) -> FlatRows:
-    """The flat records of `compute_chunk`, wherever they will be written."""
+    """The flat records of `compute_chunk`, before they are written anywhere."""
     count = program.num_steps * program.batch_size
     if begins is None:
         located: Located = jax.tree.map(lambda values: lax.dynamic_slice(values, (first,), (count,)), span)
@@ -293,15 +293,15 @@ def compute_batches(
 ) -> dict[str, list[jax.Array]]:
     """`compute_chunk`, cut into batches: leaf name to an array for each step, shape [num_rows, *leaf shape].
 
-    XLA writes each where it stays. Cut afterwards, a chunk of pixels took three times as long on a GPU, as it was
-    written and read once more.
+    XLA writes each to its final place. Cutting a chunk of pixels afterwards took three times as long on a GPU, as it
+    was written and read once more.
     """
     flat = _chunk(program, reader, numbers, span, first, begins)
     steps, rows = program.num_steps, program.num_rows
     return {leaf: list(flat[leaf].reshape(steps, rows, *part.shape)) for leaf, part in program.spec}
 
 
-# One for all pipelines: the second pipeline of a process finds what the first one compiled.
+# One for all pipelines: the second pipeline of a process reuses what the first one compiled.
 next_flat = tracing.jit(_next_flat, static_argnums=3)
 
 
@@ -321,7 +321,7 @@ def compiled_batches() -> Callable[..., dict[str, list[jax.Array]]]:
 def compiled_locate() -> Callable[..., tuple[Located, Cursor]]:
     """`locate_batches`, compiled; not inside another `jit`.
 
-    Many batches are located ahead in one call: the plan's many small operations cost 100 µs a call.
+    Many batches are located ahead in one call: the plan's many small operations cost 100 µs per call.
     """
     return tracing.jit(locate_batches, static_argnums=(3, 4), compiler_options=xla.compiler_options())
 
@@ -329,8 +329,8 @@ def compiled_locate() -> Callable[..., tuple[Located, Cursor]]:
 def locate_span(compiled: Compiled, cursor: Cursor, num_batches: int) -> tuple[Located, Cursor]:
     """Locate the records of the next batches, compiled; not inside another `jit`.
 
-    Where rows stay in their order, only their number counts, and mixes of several batch sizes run one program: it
-    locates a few more than are asked for.
+    If rows keep their order, only their number counts, and mixes of several batch sizes share one program, which may
+    locate a few more records than needed.
 
     Args:
       compiled: The mix.
@@ -338,7 +338,7 @@ def locate_span(compiled: Compiled, cursor: Cursor, num_batches: int) -> tuple[L
       num_batches: How many batches.
 
     Returns:
-      The records, and others after them that do not matter; and the cursor right after the batches.
+      The records, possibly followed by arbitrary others, and the cursor right after the batches.
     """
     plan, row_order, size = compiled.plan, compiled.row_order, compiled.program.batch_size
     if row_order.shuffle is not None or row_order.pairing is not None:

@@ -1,4 +1,4 @@
-"""The records of a mix one by one, as libraries ask for them that make batches themselves."""
+"""The records of a mix one by one, for libraries that make batches themselves."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NUM_KEPT = 4  # batches: libraries read a little ahead, in several threads
 
 
 class Records:
-    """A view of a pipeline by the numbers of records, as PyTorch's map-style datasets and Grain's sources are.
+    """The records of a pipeline by number, like a map-style dataset of PyTorch or a source of Grain.
 
-    Record i stands in row `i % batch_size` of batch `i // batch_size`, whether `skip` leaves that out or not, and is
-    computed with it: records are cheap in order, and cost a batch each where they are asked for at random. A mix is
-    shuffled already. Several threads may ask; a view is pickled as its pipeline is.
+    Record i is row `i % batch_size` of batch `i // batch_size`, even if `skip` leaves that batch out, and is computed
+    with it: records are cheap in order, and cost a batch each at random. A mix is shuffled already. Several threads may
+    read records; they are pickled as their pipeline is.
 
     Args:
-      pipeline: The pipeline, which may be endless: any record can be asked for then, and there is no length.
+      pipeline: The pipeline; if it is endless, any record can be read, and there is no length.
     """
 
     def __init__(self, pipeline: PipelineLike) -> None:
@@ -34,7 +34,7 @@ class Records:
         return type(self), (self._pipeline,)
 
     def __len__(self) -> int:
-        """The records in all batches.
+        """The number of records in all batches.
 
         Raises:
           TypeError: The mix never ends.
@@ -43,7 +43,7 @@ class Records:
         return last * batching.batch_size + batching.num_rows(last)
 
     def __getitem__(self, number: int) -> Arrays:
-        """The record with a number: leaf name to a NumPy array of its own, of the leaf's shape.
+        """The record with a number: leaf name to a separate NumPy array of the leaf's shape.
 
         Raises:
           IndexError: There is no such record.
@@ -62,7 +62,7 @@ class Records:
         return [self[number] for number in numbers]
 
     def _batch(self, step: int) -> Batch:
-        with self._lock:  # of threads that ask for neighbours, one computes their batch
+        with self._lock:  # of threads that read neighbours, one computes their batch
             if step not in self._kept:
                 self._kept[step] = self._pipeline[step]
                 if len(self._kept) > _NUM_KEPT:

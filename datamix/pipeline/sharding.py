@@ -25,9 +25,9 @@ AXIS = "data"
 
 
 def next_batch(compiled: Compiled, cursor: Cursor, mesh: Mesh | None) -> tuple[Batch, Cursor]:
-    """`Compiled.next`, for a function under `jit` over the devices of a mesh of the one axis `AXIS`.
+    """`Compiled.next`, for a function under `jit`, over the devices of a mesh with the single axis `AXIS`.
 
-    Each device reads and computes its own rows, or where the batch cannot be divided equally, all of them.
+    Each device reads and computes its own rows or, if the batch cannot be divided equally, all of them.
     """
     if mesh is None:
         return compiled.next(cursor)
@@ -47,7 +47,7 @@ def next_batch(compiled: Compiled, cursor: Cursor, mesh: Mesh | None) -> tuple[B
 
 
 def replicated(tree: Any, mesh: Mesh) -> Any:
-    """Arrays of this process, which are the same in every other one, as global arrays that all devices hold whole."""
+    """Turn arrays that are the same in every process into global arrays, replicated on all devices."""
     sharding = NamedSharding(mesh, PartitionSpec())
 
     def whole(leaf: Any) -> jax.Array:
@@ -60,17 +60,17 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
 class GlobalIterator(Iterator[Batch]):
     """An iterator over batches of global arrays, with the state of a `BatchIterator`; see `Pipeline.iterator`.
 
-    The state is the same in every process, and goes on under any other sharding and number of processes. Several
-    threads may take from one iterator, as from a `BatchIterator`.
+    The state is the same in every process, and can be restored under any other sharding and number of processes.
+    Several threads may share one iterator, as a `BatchIterator`.
 
     Args:
-      open_rows: Gives the iterator over some rows of every batch, for an output of `Pipeline.iterator`.
+      open_rows: Makes the iterator over some rows of every batch, with an output of `Pipeline.iterator`.
       batching: How the mix is cut into batches.
       spec: Shape and dtype of each leaf of one record.
-      sharding: The sharding of a batch; of a leaf with fewer axes than it names, the first ones.
+      sharding: The sharding of a batch; for a leaf with fewer axes than it names, only the first ones count.
 
     Raises:
-      ConfigError: It is no sharding of devices, or a batch cannot be divided equally.
+      ConfigError: It is not a sharding over devices, or a batch cannot be divided equally.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class GlobalIterator(Iterator[Batch]):
                 raise ConfigError(text, key="batch.size", value=size, hint=mend) from error
             for index in filter(None, indices.values()):
                 is_held[1:-1][index[0]] = True
-        # One iterator for each run of rows that follow one another: nearly always one.
+        # One iterator for each run of consecutive rows: nearly always one.
         runs = [slice(begin, end) for begin, end in np.flatnonzero(np.diff(is_held)).reshape(-1, 2).tolist()]
-        # Several devices copy their parts out of the host's memory; one alone takes what lies in its own.
+        # Several devices copy their parts out of the host's memory; a single one uses its own memory.
         local = sharding.addressable_devices
         output: Output = "jax" if len(local) == 1 and not any(map(xla.is_host, local)) else "numpy"
         self._runs = [(rows, open_rows(rows, output)) for rows in runs]
         self._lock = threading.Lock()
-        self._parts: list[tuple[slice, Batch]] = []  # of the next batch; some, where Ctrl-C came between two of them
+        self._parts: list[tuple[slice, Batch]] = []  # of the next batch; not empty if Ctrl-C came between two
 
     @property
     def step(self) -> int:
@@ -146,7 +146,7 @@ class GlobalIterator(Iterator[Batch]):
             self._parts = []
 
     def update(self, losses: Mapping[str, Any] | Any) -> None:
-        """See `AdaptiveIterator.update`; every process tells the same losses."""
+        """See `AdaptiveIterator.update`; every process must report the same losses."""
         for _, iterator in self._runs:
             iterator.update(losses)
 
@@ -164,7 +164,7 @@ class GlobalIterator(Iterator[Batch]):
 
 
 def _of_rank(sharding: jax.sharding.Sharding, rank: int) -> jax.sharding.Sharding:
-    """A sharding for arrays of a number of axes: of a `NamedSharding`, as many as there are."""
+    """A sharding for arrays with `rank` axes; a `NamedSharding` that names more is cut."""
     if isinstance(sharding, jax.sharding.NamedSharding) and len(sharding.spec) > rank:
         spec = jax.sharding.PartitionSpec(*sharding.spec[:rank])
         return jax.sharding.NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)

@@ -1,4 +1,4 @@
-"""States: where a mix stands, and what has determined its sequence up to there, and no more."""
+"""States: a position in a mix, and what has determined its sequence up to there, and no more."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from datamix.pipeline.graph import Graph, Operation
 from datamix.spec import Spec
 
 State = dict[str, Any]
-"""A position and what has determined the sequence up to it, in JSON's types."""
+"""A position and what has determined the sequence up to it, as JSON values."""
 
-FORMAT = 3  # 3 has a position in records, and what has determined the sequence up to there
-# Slots that are digested at a time, and how often: as far as the longest table.
+FORMAT = 3  # since 3: a position in records, and what has determined the sequence up to there
+# Slots digested at a time, and how many times at most: together as many as the longest table has.
 _SLICE_SLOTS, _MOST_SLICES = 2**13, 2**7
-_NUM_RECORDS = 64  # of a source, by which another order of its records is seen
+_NUM_RECORDS = 64  # of a source: enough to notice another order of its records
 
 
 class Past:
-    """What has determined the sequence of a mix up to a position, digested: what has begun by then, and no more.
+    """Digests of what has determined the sequence of a mix up to a position: what has begun by then, and no more.
 
     Args:
       plan: The plan of the mix.
@@ -50,29 +50,29 @@ class Past:
         shared = [node.operation for node in graph.chain("mix") if node.operation]
         self._chains = []
         for i, (name, spec) in enumerate(specs.items()):
-            tag = "tag_source", {"source_id": i}  # the number of the source stands in `source`
+            tag = "tag_source", {"source_id": i}  # the number of the source is part of `source`
             chain = [node.operation for node in graph.chain(name) if node.operation]
-            # How much a record counts in training changes no sequence, and may follow the shares.
-            chain = [each for each in chain if each.operator != "tag_loss_weight"]
-            chain = [each for each in chain if (each.operator, each.settings) != tag] + shared
-            is_random = any(traits(each.function).random for each in chain)
+            # The weight of a record in the loss changes no sequence, and may follow the shares.
+            chain = [operation for operation in chain if operation.operator != "tag_loss_weight"]
+            chain = [operation for operation in chain if (operation.operator, operation.settings) != tag] + shared
+            is_random = any(traits(operation.function).random for operation in chain)
             leaves = {leaf: str(part) for leaf, part in spec.items()}
             self._chains.append([identities(chain), leaves, seeds[i] if is_random else None])
         self._source = lru_cache(2 * len(specs))(self._source_until)
 
     def parts(self, position: int, counts: Mapping[str, int] | None = None) -> dict[str, str]:
-        """The digest of each thing that has determined the sequence up to a position, in records.
+        """Digests of everything that has determined the sequence up to a position, in records.
 
         Args:
           position: The position in the whole mix.
-          counts: How many records of each source another mix had given by then, by name; empty where it drew them.
+          counts: How many records of each source another mix had given by then, by name; empty if it drew them.
         """
         plan = self._plan
         end = -(-(position if plan.length is None else min(position, plan.length)) // plan.slot_records)
         stages = [stage for stage in plan.stages if stage.first < end]
         if not stages:
             return {}
-        draws_records = plan.stages[0].period.repeats_records  # of which none is counted
+        draws_records = plan.stages[0].period.repeats_records  # drawn records are not counted
         if counts is None and not draws_records:
             counts = dict(zip(plan.names, plan.counts(position), strict=True))
         if counts:
@@ -92,7 +92,7 @@ class Past:
         return parts
 
     def _slots(self, end: int) -> str:
-        """Digest the sources of the slots up to one, of the first million at most."""
+        """Digest the sources of the slots before `end`, of the first million at most."""
         begin, base = self._plan.stages[0].first, self._plan.stages[0].base
         whole, rest = divmod(min(end - begin, _SLICE_SLOTS * _MOST_SLICES), _SLICE_SLOTS)
         last = digest([begin, [[i, count] for i, count in enumerate(base) if count]])
@@ -103,7 +103,7 @@ class Past:
         return _digest_of(last, self._plan.slots(begin + whole * _SLICE_SLOTS, rest)[0])
 
     def _source_until(self, source: int, count: int) -> str:
-        """Digest what is done to the records of a source, and in which order the first of them come."""
+        """Digest the operators of a source, and the order of its first `count` records."""
         epoch, index = np.divmod(np.arange(count), max(self._plan.epoch_records[source], 1))
         records = self._plan.shuffle.record(np.full(count, source), epoch, index)
         return digest([self._chains[source], np.asarray(records).tolist()])
@@ -114,7 +114,7 @@ def _digest_of(before: str, slots: np.ndarray) -> str:
 
 
 def identities(operators: Iterable[Operation]) -> list[object]:
-    """The operators by their registered names, others by where they are defined, with their settings."""
+    """Operators with their settings, by registered name, or else by where they are defined."""
 
     def name(operation: Operation) -> str:
         function = operation.function
@@ -123,19 +123,21 @@ def identities(operators: Iterable[Operation]) -> list[object]:
             return operation.operator
         return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__qualname__)}"
 
-    return [[name(each), {key: _plain(value) for key, value in each.settings.items()}] for each in operators]
+    return [
+        [name(operation), {key: _plain(value) for key, value in operation.settings.items()}] for operation in operators
+    ]
 
 
 def _plain(value: object) -> object:
-    """A setting as JSON has it; the text of a long array would leave most of it out."""
+    """A setting as a JSON value; arrays become lists, as the text of a long array would leave most of it out."""
     return np.asarray(value).tolist() if hasattr(value, "__array__") else value
 
 
 def check(state: Any) -> None:
-    """Refuse what is no state, and one of another version.
+    """Refuse what is not a state, and a state of another version.
 
     Raises:
-      StateError: It says which.
+      StateError: It is refused; the message says why.
     """
     try:
         version = _count(state["version"])

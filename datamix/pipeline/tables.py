@@ -1,4 +1,4 @@
-"""Arithmetic of look-ups on the device, for indices known to be inside."""
+"""Look-ups on the device, for indices known to be in bounds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _FEW = 8
 
 
 def look_up(table: Words, index: Words) -> jax.Array:
-    """`table[index]`: rows of a long table, shape [*index, ...]; with JAX's checks it costs half as much again."""
+    """`table[index]`: rows of a long table, shape [*index, ...]; JAX's checks would cost half as much again."""
     return jnp.asarray(table).at[index].get(mode="promise_in_bounds")
 
 
 def choose(table: Words, index: Words) -> jax.Array:
-    """`table[index]` where the table has one row a source or a stage, usually one or two.
+    """`table[index]` for a table with one row per source or stage, usually one or two.
 
-    Comparing and selecting takes part in the loop around it and is as vectorised as that; a gather is a loop of its
-    own, element by element.
+    Comparing and selecting fuses into the loop around it and is vectorised with it; a gather is a separate loop,
+    element by element.
     """
     table = jnp.asarray(table)
     if len(table) > _FEW:
@@ -34,12 +34,12 @@ def choose(table: Words, index: Words) -> jax.Array:
 
 
 def divided(number: Words, divisor: Words) -> tuple[jax.Array, jax.Array]:
-    """Quotient and remainder, uint32, by one division: the slow one of these operations."""
+    """Quotient and remainder, uint32, by one division, which is the slow operation here."""
     quotient = number // divisor
     return quotient, number - quotient * divisor
 
 
 def interval_of(ends: jax.Array, value: jax.Array) -> jax.Array:
     """The number of the ascending `ends` that each value has reached, uint32 [count]."""
-    # The last end is above every value, so it need not be looked at.
+    # The last end is above every value, so it need not be compared.
     return jnp.sum(value[:, None] >= ends[None, :-1], axis=1, dtype=jnp.uint32)

@@ -1,4 +1,4 @@
-"""Numbers by which compiled programs, which hold arrays alone, know what they call back to on the host."""
+"""Tokens: numbers by which compiled programs, which hold only arrays, refer to objects on the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _tokens = itertools.count(1)
 
 
 def token_of(target: Any) -> int:
-    """A number of its own for an object, for as long as others keep it."""
+    """A unique number for an object, for as long as others keep the object."""
     _objects[token := next(_tokens)] = target
     return token
 
@@ -22,7 +22,7 @@ def object_of(token: int) -> Any:
     """The object that has a token.
 
     Raises:
-      ConfigError: There is none any more.
+      ConfigError: The object is gone.
     """
     if (target := _objects.get(token)) is None:
         raise ConfigError("the Pipeline that this computes with is gone; keep it as long as its pipeline.compiled.")

@@ -20,8 +20,8 @@ TRACES: Counter[str] = Counter()
 def jit(function: Callable[..., Result], **options: Any) -> Callable[..., Result]:
     """`jax.jit`, with each trace counted under the function's name.
 
-    JAX runs a function's Python code once for each trace, and a trace is what a compilation begins with. A process that
-    is strict about the promotion of dtypes and ranks in its own code does not make it so here.
+    JAX runs a function's Python code once for each trace, and every compilation begins with a trace. If the process has
+    set strict promotion of dtypes and ranks for its own code, that does not apply here.
     """
 
     @wraps(function)
@@ -34,6 +34,6 @@ def jit(function: Callable[..., Result], **options: Any) -> Callable[..., Result
 
 
 def jit_quickly(function: Callable[..., Result], **options: Any) -> Callable[..., Result]:
-    """`jit` of what takes less time to run than to compile; how, is asked when it runs, as that starts JAX."""
+    """`jit` for what takes less time to run than to compile; options are looked up on first use, as that starts JAX."""
     compiled = cache(lambda: jit(function, compiler_options=xla.quick_options(), **options))
     return wraps(function)(lambda *args, **kwargs: compiled()(*args, **kwargs))

@@ -1,4 +1,4 @@
-"""The third step of the program: operators make finished batches of the records that were read."""
+"""The third step of the program: operators turn the records that were read into finished batches."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from datamix.rng.hash import KeyWords, Words, fold
 from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Record
 
-# Records of one branch that go through its operators together where branches differ: enough that the cost
-# of a block, some 10 µs, is little beside a resize; few enough that a small share wastes little; and of large records
-# no more than have so many values, which a core's cache holds as floats.
+# Records of one branch that go through its operators together if there are several branches: enough that the cost of a
+# block, some 10 µs, is little beside a resize; few enough that a small share wastes little; and of large records no
+# more values than a core's cache holds as floats.
 _BLOCK_ROWS, _BLOCK_VALUES = 64, 2**18
 _LARGE_BYTES = 2**23
 NOT_ASKED = np.uint32(2**32 - 1)
-"""The record of a row of which what is computed does not matter."""
+"""The record number of a row whose result does not matter."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -41,8 +41,7 @@ class OperatorCall:
       function: The operator.
       static: The settings that shape the program.
       promised: What the operator promises.
-      shapes: Shape of each leaf that it is handed, by name: the logical one, or flat where the operator works element
-        by element.
+      shapes: Shape of each leaf passed to it, by name: the logical one, or the flat one for an elementwise operator.
     """
 
     function: Callable[..., Record]
@@ -59,7 +58,7 @@ class Branch:
       group: Index of their storage.
       sources: The indices of the sources.
       calls: What is done to each record.
-      numbers: Index of the calls' numbers in `Compiled`.
+      numbers: Index of the calls' numbers in `Compiled.numbers`.
     """
 
     group: int
@@ -74,7 +73,7 @@ class Numbers(NamedTuple):
     Attributes:
       settings: For each call, setting name to values, shape [num_sources, ...].
       keys: For each random call, two words, uint32 [num_sources] each; None for the others.
-      branch: The number of the branch, uint32 []; None where there is one alone.
+      branch: The number of the branch, uint32 []; None if there is only one.
     """
 
     settings: tuple[dict[str, Words], ...]
@@ -87,15 +86,15 @@ def transform(
 ) -> Record:
     """Read the located records and apply the operators.
 
-    Reading is asked for branch by branch, where the records are needed, so that a resident reader's gather becomes part
-    of the loop of the operators.
+    Records are read branch by branch, where they are needed, so that a resident reader's gather becomes part of the
+    loop of the operators.
 
     Args:
       branches: What is done to the records of each source; static.
       shared: What is done to every record after that; static.
       numbers: The numbers of each chain of operators.
-      located: Which record stands in each row.
-      read: Reads records; see `Reader.read`. Where records are paired, all partners are among them.
+      located: The record of each row; if records are paired, all partners are among them.
+      read: Reads records; see `Reader.read`.
 
     Returns:
       Flat records, leaf name to array of shape [rows, elements], or [rows] for a scalar.
@@ -108,15 +107,15 @@ def transform(
         index = jnp.arange(len(located.source), dtype=jnp.uint32)
         mixed = through(branches[0], located, index, None)
     else:
-        which = [each for branch in branches if (each := numbers[branch.numbers].branch) is not None]
-        mixed = by_branch(branches, which, through, located)
+        branch_numbers = [number for branch in branches if (number := numbers[branch.numbers].branch) is not None]
+        mixed = by_branch(branches, branch_numbers, through, located)
     if located.loss_weight is not None:
         mixed = mixed | {"loss_weight": mixed["loss_weight"] * located.loss_weight}
     return _after_mix(shared.calls, numbers[shared.numbers], mixed, located)
 
 
 def _after_mix(calls: Sequence[OperatorCall], numbers: Numbers, records: Record, located: Located) -> Record:
-    """Apply the operators after the mix: up to each that takes pairs, to all records before it is applied to any."""
+    """Apply the operators after the mix; those before a paired one run on all records before it runs on any."""
     cuts = [0, *(i for i, call in enumerate(calls) if call.promised.paired), len(calls)]
     for begin, end in pairwise(cuts):
         partners = None
@@ -130,17 +129,17 @@ def _after_mix(calls: Sequence[OperatorCall], numbers: Numbers, records: Record,
 
 
 def _mapped(calls: Sequence[OperatorCall], numbers: Numbers, *rows: Any) -> Record:
-    """Apply a chain of operators to rows: the records, where they stand, and their partners."""
+    """Apply a chain of operators to rows: the records, their places in the mix, and their partners, if any."""
     apply = jax.vmap(partial(_apply, calls, numbers))
     is_alone = bool(calls) and len(jax.tree.leaves(rows)[0]) == 1
-    if is_alone:  # not asked of others: that traces every operator once more
+    if is_alone:  # not for several rows, as this traces every operator once more
         shapes = jax.tree.leaves(jax.eval_shape(apply, *rows))
         is_alone = sum(part.size * part.dtype.itemsize for part in shapes) <= _LARGE_BYTES
     if not is_alone:
         mapped: Record = apply(*rows)
         return mapped
-    # Of a row alone XLA makes other code, whose last bits may differ: `next` and a batch by index are to equal the
-    # loop, which has several, unless records are so large that its chunks have one.
+    # For a single row XLA makes other code, whose last bits may differ: `next` and a batch by index have to equal the
+    # loop, which has several rows, unless records are so large that its chunks have one.
     twice = jax.tree.map(lambda values: jnp.concatenate([values, values]), rows)
     return {leaf: values[:1] for leaf, values in lax.optimization_barrier(apply(*twice)).items()}
 
@@ -151,20 +150,21 @@ def by_branch(
     through: Callable[[Branch, Located, jax.Array, jax.Array], Record],
     located: Located,
 ) -> Record:
-    """Put every record through the branch of its source alone, in blocks: each branch runs as many as it needs.
+    """Put every record through only the branch of its source, in blocks: each branch runs as many as it needs.
 
     So the shapes are the same for every ratio and every order, and no branch works on another's records.
 
     Args:
       branches: One for each group of sources; static.
-      numbers: The number of each, uint32 []: as arguments, so that XLA compiles code that differs in them alone once.
+      numbers: The number of each branch, uint32 []: as arguments, so that XLA compiles code that differs only in them
+        once.
       through: Puts some rows through a branch: takes the branch, the rows, their indices, uint32 [count], and whether
         each is a record of the branch, bool [count].
-      located: Which record stands in each row. Nothing is computed where it is `NOT_ASKED`.
+      located: The record of each row. Nothing is computed where it is `NOT_ASKED`.
     """
     count, num_branches = len(located.source), len(branches)
     values = [[math.prod(shape) for call in branch.calls for _, shape in call.shapes] for branch in branches]
-    widths = [min(count, _BLOCK_ROWS, 1 + _BLOCK_VALUES // max([1, *each])) for each in values]
+    widths = [min(count, _BLOCK_ROWS, 1 + _BLOCK_VALUES // max([1, *sizes])) for sizes in values]
     room = count + max(widths)
     row = jnp.arange(count, dtype=jnp.uint32)
     number_of = np.zeros(1 + max(max(branch.sources) for branch in branches), np.uint32)
@@ -174,7 +174,8 @@ def by_branch(
     members = branch_of[:, None] == jnp.arange(num_branches + 1, dtype=jnp.uint32)
     ranks = jnp.cumsum(members, axis=0, dtype=jnp.uint32)
     begins = jnp.cumsum(jnp.pad(ranks[-1], (1, 0)), dtype=jnp.uint32)
-    # Sorted by branch, each record has a place; what a last block does past its branch's end, the next one does again.
+    # Each record has a place in the order by branch; rows that a last block computes past its branch's end, the next
+    # branch computes again.
     place = jnp.where(members, begins[:-1] + ranks - 1, 0).sum(axis=1, dtype=jnp.uint32)
     ordered = jnp.zeros(room, jnp.uint32).at[place].set(row, mode="promise_in_bounds", unique_indices=True)
     sorted_rows: tuple[jax.Array, Located] = ordered, jax.tree.map(lambda values: look_up(values, ordered), located)

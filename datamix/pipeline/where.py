@@ -1,4 +1,4 @@
-"""Which records stand in a batch, and where they lie."""
+"""Which records are in a batch, and where they are stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datamix.mixing.plan import Plan
 from datamix.pipeline.batching import Batching, RowShuffle
 
 Places = Callable[[np.ndarray], list[str]]
-"""Says of some records of a source, by their indices, in which file each lies and where in it."""
+"""Tells for records of a source, by their indices, the file of each and its place there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +21,9 @@ class Place:
 
     Attributes:
       source: The name of its source.
-      epoch: How often the source had been gone through before.
+      epoch: The epoch of the source, counted from 0.
       record: The index of the record among those that the mix uses of the source.
-      place: The file that it lies in and its place there; empty where the source does not say.
+      place: The file of the record and its place there; empty if the source does not tell.
     """
 
     source: str
@@ -35,14 +35,14 @@ class Place:
 def places_at(
     step: int, plan: Plan, batching: Batching, row_shuffle: RowShuffle | None, places: Mapping[str, Places | None]
 ) -> list[Place]:
-    """The records in the batch at a step, a row each, from the position alone.
+    """The records in the batch at a step, one per row, from the position alone.
 
     Args:
-      step: The number of the batch, of those that there are.
+      step: The number of the batch, which has to exist.
       plan: The plan of the mix.
-      batching: How it is cut into batches.
+      batching: How the mix is cut into batches.
       row_shuffle: The shuffle of each batch's rows, if they are shuffled.
-      places: What says where the records of a source lie, by its name, of those sources that do.
+      places: The function that tells where the records of a source lie, by its name; None if it has none.
     """
     start, size, rows = step * batching.batch_size, batching.batch_size, batching.num_rows(step)
     source, epoch, record = plan.take(start, rows)

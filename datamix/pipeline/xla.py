@@ -1,6 +1,6 @@
-"""All undocumented calls of JAX and XLA, behind one check of the installed version.
+"""All undocumented calls to JAX and XLA, behind one check of the installed version.
 
-Where the installed version lacks any of it, all of it is left out: batches are the same, and take longer.
+If the installed version lacks any of them, none is used: batches are the same, but take longer.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Path = Literal["fast", "portable"]
 
 
 class Internals(NamedTuple):
-    """The calls that are not documented.
+    """The undocumented calls.
 
     Attributes:
-      execution_stream_id: A context whose calls wait for each other, and for no call of another number.
-      batched_device_put: Makes an array of the views of its shards.
+      execution_stream_id: A context whose calls wait for each other, but not for calls under another number.
+      batched_device_put: Makes an array from views of its shards.
       compiler_options: Options of XLA's compiler.
     """
 
@@ -37,7 +37,7 @@ class Internals(NamedTuple):
 
 
 def has_started() -> bool:
-    """Whether JAX computes in this process already; on versions that do not say it, whether datamix does."""
+    """Whether JAX has started in this process; on versions that do not tell, whether datamix has started it."""
     try:
         from jax._src.xla_bridge import backends_are_initialized
     except ImportError:
@@ -46,12 +46,12 @@ def has_started() -> bool:
 
 
 def logger_of(part: Literal["callback", "distributed"]) -> logging.Logger:
-    """The logger of a part of JAX; on a version that calls it otherwise, one that nobody writes to."""
+    """The logger of a part of JAX; on a version that names it differently, one that nobody writes to."""
     return logging.getLogger(f"jax._src.{part}")
 
 
 is_forked = False
-"""Whether this process was forked off one in which JAX ran already: here, no computation would ever end."""
+"""Whether this process was forked from one in which JAX had started: here, no computation would ever end."""
 
 
 def _note_fork() -> None:
@@ -66,7 +66,7 @@ def check_not_forked() -> None:
     """Refuse to compute where that would never end.
 
     Raises:
-      ConfigError: The process was forked off one in which JAX ran already.
+      ConfigError: The process was forked from one in which JAX had started.
     """
     if is_forked:
         raise ConfigError(
@@ -78,7 +78,7 @@ def check_not_forked() -> None:
 @cache
 def internals() -> Internals | None:
     """The undocumented calls of the installed version of JAX: all, or None."""
-    # On CPU, vectors of 512 bits where the processor has them: a tenth less time for pixels, half for the shuffle.
+    # On a CPU, 512-bit vectors if the processor has them: a tenth less time for pixels, half for the shuffle.
     options = {"xla_cpu_prefer_vector_width": 512}
     try:
         from jaxlib._jax import batched_device_put  # type: ignore[import-not-found]
@@ -101,16 +101,16 @@ def path() -> Path:
 
 
 def compiler_options() -> dict[str, int] | None:
-    """Options for `jax.jit` of what runs by itself, not inside another `jit`."""
+    """Options for `jax.jit` of functions that are called directly, not inside another `jit`."""
     internal = internals()
     return internal.compiler_options if internal else None
 
 
 @cache
 def quick_options() -> dict[str, bool] | None:
-    """Options for `jax.jit` of what runs seldom: a CPU compiles it in two thirds of the time, to the same numbers."""
+    """Options for `jax.jit` of functions that run rarely: a CPU compiles them in 2/3 of the time, to equal results."""
     options = {"xla_cpu_use_fusion_emitters": False}
-    with suppress(ValueError, jax.errors.JaxRuntimeError):  # of a version without that option
+    with suppress(ValueError, jax.errors.JaxRuntimeError):  # a version without that option
         jax.jit(lambda: 0, compiler_options=options)()
         return options
     return None
@@ -123,7 +123,7 @@ def is_host(device: jax.Device) -> bool:
 
 
 def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]:
-    """The context of calls in a stream, by its number.
+    """The function from the number of a stream to the context for calls in it.
 
     On CPU, calls of one stream run in order, and those of different streams may run at the same time.
     """
@@ -132,11 +132,11 @@ def streams(device: jax.Device) -> Callable[[int], AbstractContextManager[None]]
 
 
 def putter(shape: tuple[int, ...], dtype: str, device: jax.Device) -> Callable[[np.ndarray], jax.Array]:
-    """The function that makes a view of memory that never changes, or of its first rows, an array on the device.
+    """The function that turns a view of memory that never changes, or of its first rows, into an array on the device.
 
-    On CPU it makes no copy; elsewhere the device copies `pinned` memory by itself, without waiting.
+    On a CPU it makes no copy; other devices copy `pinned` memory asynchronously.
 
-    `jax.device_put` does the same and takes 50 µs a leaf, as long as a batch of 256 images; jaxlib's own call takes 8.
+    `jax.device_put` does the same in 50 µs per leaf, as long as a batch of 256 images; jaxlib's own call takes 8 µs.
     """
     if not is_host(device):
         return lambda view: jax.device_put(_pinned_of(view), _sharding(device))
@@ -155,23 +155,23 @@ def _putter(
 
 
 def is_view(array: jax.Array, memory: np.ndarray) -> bool:
-    """Whether an array is memory of the host, on a CPU, and no copy of it."""
+    """Whether an array is on a CPU and uses `memory` itself, not a copy."""
     return array.platform() == "cpu" and array.unsafe_buffer_pointer() == memory.ctypes.data
 
 
 def host_view(array: jax.Array) -> np.ndarray:
     """The memory of an array on a CPU, without a copy.
 
-    It is looked at through another handle: the array itself would keep the view, and with it the memory, for ever.
+    It is taken through another handle: the array itself would keep the view, and with it the memory, for ever.
     """
     return np.asarray(array.addressable_data(0))
 
 
 class _Memory:
-    """The memory of an array, from the address before it at which XLA's CPU backend takes it without a copy."""
+    """The memory of an array, from an address before it at which XLA's CPU backend takes it without a copy."""
 
     def __init__(self, values: np.ndarray) -> None:
-        self._values = values  # whose memory this is
+        self._values = values  # keeps the memory alive
         self.before = values.ctypes.data % ALIGNMENT // values.itemsize
         self.__array_interface__ = {
             "version": 3,
@@ -182,10 +182,10 @@ class _Memory:
 
 
 def flat_view(values: np.ndarray, device: jax.Device) -> tuple[jax.Array, int] | None:
-    """An array in memory as a device looks at it there, flat, and the element at which it begins.
+    """A flat array on a device that uses an array's memory in place, and the element at which the latter begins.
 
     Returns:
-      None where the device cannot, or does so from a copy.
+      None if the device cannot, or can only with a copy.
     """
     if not is_host(device) or not internals():
         return None
@@ -204,7 +204,7 @@ def aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 class _Pinned:
-    """The memory of an array in pinned memory, which may be written."""
+    """The memory of an array in pinned memory, writable."""
 
     def __init__(self, array: jax.Array) -> None:
         self.array = array
@@ -223,14 +223,14 @@ def _sharding(device: jax.Device, memory_kind: str | None = None) -> jax.shardin
 
 @cache
 def has_pinned(device: jax.Device) -> bool:
-    """Whether a device copies what was written to pinned memory, and into such memory."""
+    """Whether a device copies from pinned memory that was written to, and into pinned memory."""
     try:
         array = jax.block_until_ready(jax.device_put(np.zeros(3, np.uint8), _sharding(device, "pinned_host")))
         view = np.asarray(_Pinned(array))
         view[:] = 1, 2, 3
-        there = jax.device_put(array, _sharding(device))
-        back = host_view(jax.device_put(there, _sharding(device, "pinned_host")))
-        return there.sharding.memory_kind != "pinned_host" and bool(np.array_equal(back, [1, 2, 3]))
+        on_device = jax.device_put(array, _sharding(device))
+        returned = host_view(jax.device_put(on_device, _sharding(device, "pinned_host")))
+        return on_device.sharding.memory_kind != "pinned_host" and bool(np.array_equal(returned, [1, 2, 3]))
     except (AttributeError, TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError):
         return False
 
@@ -238,7 +238,7 @@ def has_pinned(device: jax.Device) -> bool:
 def pinned(shape: tuple[int, ...], dtype: str, device: jax.Device) -> np.ndarray:
     """An uninitialised array on the host, from which `putter` makes arrays on a device.
 
-    Where the device has such, it is pinned memory, from which a GPU copies ten times as fast.
+    If the device supports it, it is pinned memory, from which a GPU copies ten times as fast.
     """
     if is_host(device) or not has_pinned(device):
         return aligned(shape, dtype)
@@ -247,7 +247,7 @@ def pinned(shape: tuple[int, ...], dtype: str, device: jax.Device) -> np.ndarray
 
 
 def _pinned_of(view: np.ndarray) -> jax.Array | np.ndarray:
-    """The array whose memory this is, where it is all of an array in pinned memory."""
+    """The array in pinned memory whose whole memory this is, if there is one; otherwise the view."""
     owner: Any = view.base
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -255,9 +255,9 @@ def _pinned_of(view: np.ndarray) -> jax.Array | np.ndarray:
 
 
 def to_host(arrays: Any, device: jax.Device) -> Any:
-    """Set going that arrays of a device are copied to where `host_view` sees them without waiting for it.
+    """Start to copy arrays of a device to where `host_view` sees them, without waiting.
 
-    Into pinned memory a GPU copies ten times as fast as into fresh memory of the host.
+    A GPU copies ten times as fast into pinned memory as into fresh memory of the host.
     """
     if has_pinned(device):
         return jax.device_put(arrays, _sharding(device, "pinned_host"))

@@ -19,9 +19,9 @@ KeyWords: TypeAlias = tuple[Words, Words]
 
 
 def key_for(seed: int, *names: str | int) -> tuple[int, int]:
-    """Derive a key from a seed and the names of what it is for.
+    """Derive a key from a seed and names that say what it is for.
 
-    Names, never positions in a list: a source keeps its order when another one is added before it.
+    Pass names, never positions in a list: a source then keeps its order when another is added before it.
 
     Returns:
       Two words in [0, 2^32).
@@ -63,7 +63,7 @@ def draw(key: KeyWords, high: Words, low: Words) -> Words:
 
 
 def draw_at(key: tuple[int, int], position: np.ndarray) -> np.ndarray:
-    """`draw` on the host, for positions of 64 bits.
+    """`draw` on the host, for 64-bit positions.
 
     Args:
       position: uint64 [count].

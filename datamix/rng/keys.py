@@ -1,7 +1,7 @@
-"""JAX's random keys, drawn from in the same way whatever the process has set.
+"""JAX's random keys, whose draws do not depend on the settings of the process.
 
-`JAX_DEFAULT_PRNG_IMPL` and `JAX_THREEFRY_PARTITIONABLE` change what a key draws: a record augmented in one process
-would be another one in the next.
+`JAX_DEFAULT_PRNG_IMPL` and `JAX_THREEFRY_PARTITIONABLE` change what a key draws: a record would be augmented
+differently in another process.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _IMPL = "threefry2x32"
 
 
 def key_of(words: KeyWords) -> Key[jax.Array, ""]:
-    """The JAX key of two words."""
+    """The JAX key made of two words."""
     if any(isinstance(word, jax.Array) for word in words):
         data = jnp.stack([jnp.asarray(word, jnp.uint32) for word in words])
-    else:  # nothing is compiled for it
+    else:  # NumPy, so that nothing is compiled
         data = jnp.asarray(np.array(words, np.uint32))
     key: Key[jax.Array, ""] = jax.random.wrap_key_data(data, impl=_IMPL)
     return key
@@ -31,7 +31,7 @@ def key_of(words: KeyWords) -> Key[jax.Array, ""]:
 
 @contextmanager
 def same_draws() -> Iterator[None]:
-    """Let what is traced or computed inside draw the same bits, whatever the switches of the process.
+    """Make code traced or run inside the block draw the same bits, whatever the settings of the process.
 
     >>> def draw():
     ...     with same_draws():

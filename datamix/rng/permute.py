@@ -51,7 +51,7 @@ def domain(sizes: object) -> Domain:
 
 
 def rounds(index: Words, grid: Domain, key: KeyWords) -> Words:
-    """One pass through the network: a bijection of the grid; NumPy or traced JAX; everything broadcasts."""
+    """One pass through the network, a bijection of the grid; arrays of NumPy or traced JAX, which broadcast."""
     half = np.uint32(16)
     mask = (np.uint32(1) << grid.row_bits) - np.uint32(1)
     upper, lower = index >> grid.row_bits, index & mask
@@ -70,7 +70,7 @@ def permute(index: Words, grid: Domain, key: KeyWords) -> np.ndarray:
     Args:
       index: The elements, uint32 in [0, size), shape [count].
       grid: The grid of the size, each field of shape [count] or [1].
-      key: Two uint32 words, each of shape [count] or [1]; another key is another order.
+      key: Two uint32 words, each of shape [count] or [1]; another key gives another order.
 
     Returns:
       uint32 in [0, size), shape [count]; for one size and one key, a bijection.
@@ -89,7 +89,7 @@ def permute(index: Words, grid: Domain, key: KeyWords) -> np.ndarray:
 
 
 def permute_traced(index: Words, grid: Domain, key: KeyWords) -> Words:
-    """`permute` on traced JAX arrays, to the same result."""
+    """`permute` on traced JAX arrays, with the same result."""
     import jax.numpy as jnp
     from jax import lax
 
@@ -98,5 +98,5 @@ def permute_traced(index: Words, grid: Domain, key: KeyWords) -> Words:
         result = jnp.where(outside, rounds(result, grid, key), result)
         return result >= grid.size, result
 
-    # The first round is one of the loop: beside it, it would be compiled a second time.
+    # The first pass is part of the loop: before it, the pass would be compiled a second time.
     return lax.while_loop(lambda state: jnp.any(state[0]), walk, (jnp.ones_like(index, bool), index))[1]

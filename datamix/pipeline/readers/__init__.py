@@ -1,1 +1,1 @@
-"""Readers, which give the records of located places."""
+"""Readers, which read located records."""

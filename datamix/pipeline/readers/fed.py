@@ -1,4 +1,4 @@
-"""The reader of records of which some lie on the host: what compiled programs see of it."""
+"""The reader of a mix with records on the host, as compiled programs see it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from datamix.spec import FlatRows, LeafSpec, Spec, bytes_of
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class InPlace:
-    """A leaf of a source's records, looked at where they lie in the host's memory.
+    """A leaf of a source's records, used in place, where it lies in the host's memory.
 
     Attributes:
       values: Its elements, one record after the other; flat.
-      first: The number of the first record's first element among them, uint32 [].
+      first: The index of the first record's first element in `values`, uint32 [].
       shape: The shape of a record's flat leaf; static.
     """
 
@@ -53,18 +53,18 @@ class InPlace:
 
 
 Views = tuple[dict[str, dict[int, InPlace]], ...]
-"""For each storage group, leaf name to the records of each fed source, by its index."""
+"""For each storage group, leaf name to that leaf of each fed source, by the index of the source."""
 
 
 class RowsReader(NamedTuple):
-    """Resident records, and those that were read for the rows of one call or are looked at where they lie.
+    """Resident records, and those that were read for the rows of one call, or are used in place.
 
     Attributes:
       resident: The records in the device's memory.
       is_fed: Whether the records of each source are read on the host, bool [num_sources].
-      rows: For each storage group, leaf name to array, shape [rows, elements]; empty where nothing is fed.
-      row_of_each: The row of its group's `rows` in which the record of each row of the call stands, uint32 [rows].
-      views: The leaves of fed records that `rows` lacks.
+      rows: For each storage group, leaf name to array, shape [rows, elements]; empty if nothing is fed.
+      row_of_each: For each row of the call, the row of its group's `rows` that holds its record, uint32 [rows].
+      views: The leaves of fed records that are used in place, and not in `rows`.
     """
 
     resident: Resident
@@ -80,15 +80,15 @@ class RowsReader(NamedTuple):
             return self.resident.read(group, located, row, member)
         if not resident:
             return self._fed(group, located, row, member)
-        # Both kinds in one group, so that the program is that of resident records, whatever lies where.
+        # Both kinds are in one group, so that the program is that of resident records, wherever they lie.
         is_fed = choose(self.is_fed, located.source)
         is_member = True if member is None else member
-        here = self.resident.read(group, located, row, ~is_fed & is_member)
+        stored = self.resident.read(group, located, row, ~is_fed & is_member)
         fed = self._fed(group, located, row, is_fed & is_member)
-        return {leaf: _where(is_fed, values, here[leaf]) for leaf, values in fed.items()}
+        return {leaf: _where(is_fed, values, stored[leaf]) for leaf, values in fed.items()}
 
     def _fed(self, group: int, located: Located, row: jax.Array, member: jax.Array | None) -> FlatRows:
-        """What `read` gives of the fed records of a group."""
+        """Read the fed records of a group."""
         at = jnp.asarray(self.row_of_each) if member is None else jnp.where(member, look_up(self.row_of_each, row), 0)
         records = {leaf: look_up(values, at) for leaf, values in self.rows[group].items()}
         for leaf, sources in self.views[group].items():
@@ -99,22 +99,22 @@ class RowsReader(NamedTuple):
         return records
 
     def digest(self, group: int, source: int, num_records: int) -> str:
-        """See `Reader`; of resident sources alone."""
+        """See `Reader`; for resident sources only."""
         return self.resident.digest(group, source, num_records)
 
 
 def _where(is_first: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Rows of one array, where that is so, and else of another."""
+    """The rows of `first` where `is_first`, and of `second` elsewhere."""
     return jnp.where(is_first.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Fed:
-    """The reader of a mix of which some sources are read on the host, by a callback from the compiled program.
+    """The reader of a mix with sources that are read on the host, by a callback from the compiled program.
 
     Attributes:
-      specs: The spec of the fed records of each storage group; empty where there are none; static.
+      specs: The spec of the fed records of each storage group; empty if there are none; static.
       resident: The records in the device's memory.
       is_fed: Whether the records of each source are read on the host, bool [num_sources].
       token: The number of the `HostReader`, uint32 [].
@@ -142,7 +142,7 @@ class Fed:
         )
         index = jax.ShapeDtypeStruct((count,), jnp.uint32)
         xla.logger_of("callback").addFilter(_is_unknown)
-        # One argument: JAX makes an array of each, which takes 50 µs.
+        # One argument: JAX turns each into an array, which takes 50 µs.
         words = [word for each in (located, ahead) if each is not None for word in (each.source, each.record)]
         argument = jnp.concatenate([jnp.stack([self.token, jnp.uint32(count)]), *words])
         rows, index = jax.pure_callback(_read, (rows, index), argument, vmap_method="broadcast_all")
@@ -157,13 +157,13 @@ class Fed:
 
 
 def fed_reader(host: HostReader, resident: Resident) -> Fed:
-    """The reader of a mix, of what is read on the host and what is resident."""
+    """The reader of a mix with sources read on the host and resident ones."""
     specs = tuple(tuple(spec.items()) for spec in host.specs)
     return Fed(specs, resident, host.is_fed, np.uint32(host.token))
 
 
 def views(host: HostReader, device: jax.Device) -> Views:
-    """The leaves of fed records that a device looks at where they lie; none where it has memory of its own."""
+    """The leaves of fed records that a device uses in place; none if it has its own memory."""
     if (known := host.views.get(device)) is None:
         flat = [
             {leaf: {i: xla.flat_view(values, device) for i, values in each.items()} for leaf, each in leaves.items()}
@@ -194,7 +194,7 @@ def _staged(host: HostReader, device: jax.Device) -> list[Spec]:
 
 
 class Stagings:
-    """The staging memory of one iterator and one of its programs, which is used again, and what the device sees of it.
+    """The reusable staging memory of one program of an iterator, and the arrays of it on the device.
 
     Args:
       reader: The reader of the pipeline.
@@ -219,11 +219,11 @@ class Stagings:
         return self._free.pop() if self._free else Staging(self._specs, self._capacity, self._allocate)
 
     def give_back(self, staging: Staging) -> None:
-        """Take memory back that no thread writes to and no call reads any more."""
+        """Take back memory that no thread writes to and no call reads any more."""
         self._free.append(staging)
 
     def in_place(self) -> RowsReader:
-        """The reader of records of which none is read into staging rows."""
+        """The reader if no records are read into staging rows."""
         return self.on_device(self._unstaged)
 
     @cached_property
@@ -231,16 +231,16 @@ class Stagings:
         return self.take()
 
     def read(self, source: np.ndarray, record: np.ndarray) -> RowsReader:
-        """The reader of some records, when they are read; see `HostReader.read`."""
+        """Read some records, and return their reader; see `HostReader.read`."""
         if not any(self._specs):
             return self.in_place()
         return self.on_device(self._host.read(source, record, self._capacity, self._specs))
 
     def on_device(self, staging: Staging) -> RowsReader:
-        """The reader of what was read, or lies in place; on CPU it looks at the same memory.
+        """The reader of records that were staged or are used in place; on a CPU it uses the same memory.
 
         Raises:
-          DataError: A file in which records lie in place was cut short.
+          DataError: A file whose records are used in place was truncated.
         """
         self._host.check_in_place()
         staged: RowsReader | None = staging.on_device
@@ -256,22 +256,22 @@ class Stagings:
         return staged
 
 
-_failed: deque[DatamixError] = deque(maxlen=16)  # by callbacks; XLA passes on their text alone
+_failed: deque[DatamixError] = deque(maxlen=16)  # errors of callbacks; XLA passes on only their text
 
 
 def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
-    """`Fed.read_now`, on the host; under `vmap` with more axes in front.
+    """`Fed.read_now`, on the host; with leading axes under `vmap`.
 
     Args:
-      words: The number of the `HostReader`, and that of records; the source of each that is asked for, then the record
-        of each; and those of what will be.
+      words: The token of the `HostReader`, and the number of records; the source of each record to read now, then the
+        record numbers; and likewise for those to read ahead.
     """
     mapped = words.shape[:-1]  # the axes of vmap
-    lines = np.array(words).reshape(-1, words.shape[-1])  # a copy: theirs is JAX's memory
-    tokens, each = lines[:, 0].tolist(), lines[:, 2:].reshape(len(lines), -1, 2, lines[0, 1])
+    lines = np.array(words).reshape(-1, words.shape[-1])  # a copy, as JAX owns the memory of the argument
+    tokens, requests = lines[:, 0].tolist(), lines[:, 2:].reshape(len(lines), -1, 2, lines[0, 1])
     try:
         hosts: list[HostReader] = [object_of(token) for token in tokens]
-        readings = [host.read_ahead(*map(tuple, rows)) for host, rows in zip(hosts, each, strict=True)]
+        readings = [host.read_ahead(*map(tuple, rows)) for host, rows in zip(hosts, requests, strict=True)]
         stagings = [host.finished(reading) for host, reading in zip(hosts, readings, strict=True)]
     except DatamixError as error:
         _failed.append(error)
@@ -285,14 +285,14 @@ def _read(words: jax.Array) -> tuple[tuple[FlatRows, ...], np.ndarray]:
 
 @contextmanager
 def failures_named() -> Iterator[None]:
-    """Raise what ended a callback as it was: XLA raises another error, with the text of this one among much else.
+    """Raise the original error of a callback: XLA raises another one, whose long text contains that of the original.
 
     Raises:
       DatamixError: A record could not be read.
     """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # one where it is waited for, the other in the call
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # the first while waiting, the second in the call
         text = str(error)
         for failed in reversed(_failed):  # several threads may wait for batches of several pipelines
             if str(failed) in text:
@@ -302,5 +302,5 @@ def failures_named() -> Iterator[None]:
 
 
 def _is_unknown(record: logging.LogRecord) -> bool:
-    """Whether JAX's log of an error in a callback says something that no error of datamix says."""
+    """Whether JAX's log of an error in a callback is about another error than datamix's own, which are raised."""
     return not (record.exc_info and isinstance(record.exc_info[1], DatamixError))

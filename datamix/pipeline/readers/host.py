@@ -1,8 +1,8 @@
-"""The reader of records on the host: threads fill staging rows with the records that are asked for. No JAX.
+"""The reader of records on the host: threads fill staging rows with the requested records, without JAX.
 
-Records that were located are ordered by storage group, source and record, so that each piece of a source is read in
-the order in which it lies there, straight into rows that follow one another. Where in these rows a record of the batch
-stands, an index says; the device looks it up there, as it looks a resident record up in its storage.
+Located records are sorted by storage group, source and record, so that each piece of a source is read in its stored
+order, straight into consecutive rows. An index holds the row of each record of the batch; the device looks the record
+up there, as it looks up a resident record in its storage.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from datamix.spec import Arrays, Spec, bytes_of
 
 PREFETCH_BYTES = 256 * 2**20
 # The shortest and the longest task of a thread, in seconds; a task costs 50 µs in which no other thread runs Python.
-# How long a record takes is measured; before, a source is thought to need `_SLOW_S` a byte.
+# The time per record is measured; until then, a source is assumed to need `_SLOW_S` per byte.
 _TASK_S = (1e-3, 0.1)
 _SLOW_S = 1e-8
-_SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # of a source, for its statistics
+_SAMPLE_BYTES, _SAMPLE_RECORDS = 2**25, 4096  # read of a source for its statistics
 _STALL_S = 0.5
-# Records are looked at where they lie of so many sources of a group, as each is looked for in all; of files up to so
-# many bytes together, whose pages stay mapped; and of leaves up to so many bytes in a copy, as they are stored.
+# Limits for records used in place: sources in a group, as each record is looked up in all of them; bytes of mapped
+# files together, as their pages stay mapped; and bytes of a leaf that must be copied into its stored form.
 _MOST_IN_PLACE, MAPPED_BYTES, COPIED_BYTES = 8, 2**30, 2**26
 _log = logging.getLogger("datamix")
 
 Rows = tuple[np.ndarray, np.ndarray]
-"""The source and the number in it of each record that is asked for, unsigned [count]."""
+"""The source of each requested record, and its number in the source, unsigned [count] each."""
 Allocate = Callable[[tuple[int, ...], str], np.ndarray]
-"""Gives uninitialised memory of a shape and a dtype."""
+"""Allocates uninitialised memory of a shape and a dtype."""
 
 
 def default_threads() -> int:
@@ -53,17 +53,17 @@ def default_threads() -> int:
 
 
 def num_rows(capacity: int) -> int:
-    """The staging rows for so many records: of a table of one row, XLA makes code whose last bits may differ."""
+    """The staging rows for `capacity` records: for a table of one row, XLA makes code whose last bits may differ."""
     return max(capacity, 2)
 
 
 class Staging:
-    """Memory for the records of some rows, used again and again.
+    """Reusable memory for the records of some rows.
 
     Attributes:
-      rows: For each storage group, leaf name to array, shape [num_rows(capacity), elements]; empty where none is fed.
-      index: The row of its group in which each record stands, uint32 [capacity]; where it is resident, 0.
-      on_device: The arrays of a device that are this memory, once there are any, with which it is read again.
+      rows: For each storage group, leaf name to array, shape [num_rows(capacity), elements]; empty if none is fed.
+      index: The row of its group that holds each record, uint32 [capacity]; 0 for a resident one.
+      on_device: The reader whose arrays on a device are this memory, for reuse; None until there is one.
     """
 
     on_device: Any = None
@@ -82,11 +82,11 @@ class Reading:
     """Records that are being read.
 
     Attributes:
-      into: Where they are read to; of leaves that it lacks, nothing is read.
+      into: The memory they are read into; leaves that it lacks are not read.
       cancelled: Whether nobody waits for them any more.
-      error: Why it cannot be.
-      pending: The sources that are still being read, by index, and the number of their pieces.
-      last: The index of the source that arrived last; None where there was none.
+      error: Why they cannot be read; None if there is no error.
+      pending: The number of pieces still to be read of each source, by its index.
+      last: The index of the source that arrived last; None if there was none.
     """
 
     into: Staging
@@ -108,7 +108,7 @@ class Reading:
         return self.has_ended and self.error is None
 
     def finish(self, source: int | None = None, error: BaseException | None = None) -> None:
-        """Note that a piece of a source has arrived, or that there is no more to wait for."""
+        """Note that a piece of a source has arrived, or that there is nothing more to wait for."""
         with self._lock:
             if source is not None:
                 self.last = source
@@ -120,21 +120,21 @@ class Reading:
                 self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended, or for so long; whether it has ended."""
+        """Wait until it has ended, or for `timeout_s`; returns whether it has ended."""
         return self._ended.wait(timeout_s)
 
 
 @dataclass(kw_only=True)
 class Metrics:
-    """The counts of what was read for one iterator.
+    """Counts of what was read for one iterator.
 
     Attributes:
       num_bytes: Bytes of staging rows that were filled.
       num_records: Records that were handed on, resident ones included.
       read_s: Seconds that threads spent on each source, by name; several at once count each.
       waited_s: Seconds spent in waiting for data.
-      waits: How often data was asked for, and how many of these times it was there.
-      last: How often each source was the last to arrive, by name, where data was waited for.
+      waits: The number of requests for data, and of those whose data was ready.
+      last: How often each source was the last to arrive, by name, when data was waited for.
       begun: When counting began, in seconds.
       source_bytes: The part of `num_bytes` that each source has, by name.
       waited_for: The part of `waited_s` in which each source was the last to arrive, by name.
@@ -151,7 +151,7 @@ class Metrics:
     waited_for: dict[str, float] = field(default_factory=dict)
 
     def of(self, source: str) -> dict[str, float]:
-        """The bytes of a source that were read each second, and the seconds in which it was waited for as the last."""
+        """The bytes read of a source per second, and the seconds in which it was waited for as the last."""
         seconds = max(time.perf_counter() - self.begun, 1e-9)
         return {
             "bytes_per_s": self.source_bytes.get(source, 0) / seconds,
@@ -159,14 +159,14 @@ class Metrics:
         }
 
     def report(self) -> dict[str, Any]:
-        """The counts as people read them; `window_fill` is the share of times that data was there when asked for."""
-        asked, there = self.waits
+        """The counts as people read them; `window_fill` is the share of requests whose data was ready."""
+        requests, ready = self.waits
         return {
             "bytes": self.num_bytes,
             "bytes_per_record": self.num_bytes / max(self.num_records, 1),
             "bytes_per_s": self.num_bytes / max(time.perf_counter() - self.begun, 1e-9),
             "waited_s": self.waited_s,
-            "window_fill": there / asked if asked else None,
+            "window_fill": ready / requests if requests else None,
             "last_source": max(self.last, key=self.last.__getitem__, default=None),
             "read_s": dict(self.read_s),
         }
@@ -181,14 +181,14 @@ class HostReader:
       groups: The indices of each storage group's sources.
       fed: The names of the sources that are read on the host.
       threads: The number of threads; None for `default_threads`.
-      prefetch_bytes: The most bytes of records that an iterator has read ahead.
-      in_place: Whether records in memory, or in mapped files, may be looked at where they lie.
+      prefetch_bytes: The most bytes of records that an iterator reads ahead.
+      in_place: Whether records in memory, or in mapped files, may be used in place.
 
     Attributes:
-      specs: The spec of the fed records of each storage group; empty where there are none.
+      specs: The spec of the fed records of each storage group; empty if there are none.
       is_fed: Whether each source is read here, bool [num_sources].
-      in_place: For each storage group, of leaves that need not be read, leaf name to the array of each fed source.
-      views: What devices look at of `in_place`, by device; see `readers.fed.views`.
+      in_place: For each storage group, leaf name to the array of each fed source, for leaves that are used in place.
+      views: The views that devices have of `in_place`, by device; see `readers.fed.views`.
       token: The number by which compiled programs know this reader.
     """
 
@@ -213,7 +213,7 @@ class HostReader:
         self._group = np.zeros(len(self.names), np.int64)
         for group, members in enumerate(groups):
             self._group[list(members)] = group
-        # Groups one after the other, and the sources of each: the order of a staging's rows.
+        # The sources sorted by group: the order of staging rows.
         self._ordered = np.argsort(self._group, kind="stable")
         self._rank = np.argsort(self._ordered)
         of_rank = self._group[self._ordered]
@@ -221,7 +221,7 @@ class HostReader:
         self._are_all_fed = bool(self.is_fed.all())
         self._record_bytes = [bytes_of(spec) for spec in self._stored]
         sizes = np.maximum(self._record_bytes, 1)[self._ordered]
-        self._record_s = sizes * _SLOW_S  # of one record of each, in that order
+        self._record_s = sizes * _SLOW_S  # per record of each source, in that order
         self.threads = threads or default_threads()
         self.prefetch_bytes = prefetch_bytes or PREFETCH_BYTES
         self._pool: ThreadPoolExecutor | None = None
@@ -243,14 +243,14 @@ class HostReader:
         return sum(bytes_of(spec) for spec in self.specs)
 
     def _in_place(self, members: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:
-        """The arrays in which records of a storage group's fed sources lie, of leaves for which all have such."""
+        """The arrays that hold records of a storage group's fed sources, for leaves that all of them have in memory."""
         fed = [member for member in members if self.is_fed[member]]
         arrays: dict[int, Arrays] = {member: getattr(self._sources[member], "in_memory", {}) for member in fed}
         in_place: dict[str, dict[int, np.ndarray]] = {}
         if not 0 < len(fed) <= _MOST_IN_PLACE:
             return in_place
         for leaf, part in self._stored[fed[0]].items():
-            # Of floats, those that are NaN are told, so that they have to be looked at here.
+            # Floats have to be read here, since NaN among them is logged.
             if np.dtype(part.dtype).kind in "biu":
                 lying = {member: _lying(arrays[member].get(leaf), np.dtype(part.dtype)) for member in fed}
                 if all(values is not None for values in lying.values()):
@@ -258,12 +258,12 @@ class HostReader:
         return in_place
 
     def _bounded_mappings(self) -> list[tuple[int, np.ndarray]]:
-        """The source and the array of what is looked at in mapped files: the smallest leaves, up to a bound."""
+        """The source and the array of leaves used in mapped files: the smallest ones, up to a bound."""
         mapped: list[tuple[int, np.ndarray]] = []
         leaves = [
             (sum(len(mapping_of(values) or b"") for values in arrays.values()), group, leaf)
-            for group, each in enumerate(self.in_place)
-            for leaf, arrays in each.items()
+            for group, by_leaf in enumerate(self.in_place)
+            for leaf, arrays in by_leaf.items()
         ]
         room = MAPPED_BYTES
         for size, group, leaf in sorted(leaves):
@@ -275,10 +275,10 @@ class HostReader:
         return mapped
 
     def check_in_place(self) -> None:
-        """Check that no file that is looked at in place was cut short: beyond its end, the process would be killed.
+        """Check that no file used in place was truncated: reading beyond its end would kill the process.
 
         Raises:
-          DataError: One was.
+          DataError: A file was truncated.
         """
         for source, values in self._mapped:
             try:
@@ -287,10 +287,10 @@ class HostReader:
                 raise DataError(of_source(self.names[source], str(error))) from error
 
     def _open(self, source: int) -> None:
-        """Read a first record: missing data is told here, and what is decoded when first used is, in one thread.
+        """Read a first record, so that missing data is reported here, and decoding on first use happens in one thread.
 
         Raises:
-          DataError: Numbers of 64 bits cannot be stored in 32, as far as some of the records say.
+          DataError: Data is missing, or a sample of 64-bit numbers does not fit into 32 bits.
         """
         if any(
             np.dtype(part.dtype).kind == "f" and np.dtype(part.dtype).itemsize > np.dtype(stored.dtype).itemsize
@@ -322,12 +322,12 @@ class HostReader:
             self._pool.submit(call, *arguments)
 
     def start(self, rows: Rows | Callable[[], Rows], into: Staging, metrics: Metrics) -> Reading:
-        """Set the reading of some records going, without waiting for it.
+        """Start to read some records, without waiting for them.
 
         Args:
-          rows: Source and record of each row, or what gives them; called by a thread of the pool.
+          rows: Source and record of each row, or a function that returns them, called by a thread of the pool.
           into: The memory for them, of `count` rows or more.
-          metrics: Where what is read is counted.
+          metrics: The counts to which what is read is added.
         """
         reading = Reading(into)
         self._submit(self._lay_out, reading, rows, metrics)
@@ -339,15 +339,15 @@ class HostReader:
         Raises:
           DatamixError: One of them cannot be read.
         """
-        asked, there = metrics.waits
-        metrics.waits = asked + 1, there + reading.has_ended
+        requests, ready = metrics.waits
+        metrics.waits = requests + 1, ready + reading.has_ended
         if not reading.has_ended:
             begun = time.perf_counter()
             try:
                 if not reading.wait(_STALL_S):
                     late = ", ".join(repr(self.names[source]) for source in tuple(reading.pending))
-                    what = f"records of source {late}" if late else "the plan, which says which records to read"
-                    _log.warning("waiting for data: over %s s for %s.", _STALL_S, what)
+                    missing = f"records of source {late}" if late else "the plan, which says which records to read"
+                    _log.warning("waiting for data: over %s s for %s.", _STALL_S, missing)
                     reading.wait()
             finally:
                 metrics.waited_s += time.perf_counter() - begun
@@ -371,7 +371,7 @@ class HostReader:
           source: The source of each, unsigned [count].
           record: The number of each in its source, unsigned [count].
           capacity: The rows of the staging; `count` by default.
-          specs: Of each storage group, the leaves that are read; all by default.
+          specs: The leaves to read of each storage group; all by default.
 
         Raises:
           DatamixError: One of them cannot be read.
@@ -380,7 +380,7 @@ class HostReader:
         return self.finished(self.start((source, record), into, Metrics()))
 
     def finished(self, reading: Reading) -> Staging:
-        """Wait for records of which nothing is counted.
+        """Wait for records, without counting them, and return their memory.
 
         Raises:
           DatamixError: One of them cannot be read.
@@ -392,12 +392,12 @@ class HostReader:
         return reading.into
 
     def read_ahead(self, *requests: Rows) -> Reading:
-        """Set the reading of some records going, unless it is, and that of the next ones.
+        """Start to read some records, unless that has started, and the next ones.
 
-        Programs that call back have no iterator that reads ahead for them; each call says what the next one will want.
+        Programs that call back have no iterator that reads ahead for them; each call names the records of the next one.
 
         Args:
-          requests: What is wanted now, then what will be, if that is known.
+          requests: The records needed now, then those needed next, if known.
         """
         with self._ahead_lock:
             for request in requests:
@@ -412,7 +412,7 @@ class HostReader:
         return reading
 
     def _lay_out(self, reading: Reading, rows: Rows | Callable[[], Rows], metrics: Metrics) -> None:
-        """Give each record its row in the staging, and have them read in pieces."""
+        """Assign a staging row to each record, and start to read them in pieces."""
         try:
             source, record = rows() if callable(rows) else rows
             if not (tasks := self._tasks(reading, source, record)):
@@ -421,13 +421,13 @@ class HostReader:
                 self._submit(self._run, reading, task, metrics)
             for task in tasks[:1]:
                 self._run(reading, task, metrics)
-        except BaseException as error:  # whoever waits gets it, of whatever kind
+        except BaseException as error:  # of any kind, for whoever waits
             reading.finish(error=error)
 
     def _tasks(
         self, reading: Reading, source: np.ndarray, record: np.ndarray
     ) -> list[list[tuple[int, int, np.ndarray]]]:
-        """Order the records by where they lie; returns pieces of sources: the source, the first row, the records."""
+        """Sort the records by where they lie; returns tasks of pieces: the source, the first row, the records."""
         ranks = self._rank[source]
         order = np.argsort(ranks << 32 | record)
         index = reading.into.index[: len(source)]
@@ -445,7 +445,7 @@ class HostReader:
         task_s = min(max(float(counts @ seconds) / self.threads, _TASK_S[0]), _TASK_S[1])
         tasks: list[list[tuple[int, int, np.ndarray]]] = []
         filled_s = task_s
-        # Python's numbers, which take a tenth of the time of NumPy's.
+        # Python's numbers take a tenth of the time of NumPy's.
         columns = (self._ordered[present], begins[present], begins[present] + counts, firsts[present], seconds)
         for number, begin, end, first, record_s in zip(*(column.tolist() for column in columns), strict=True):
             while begin < end:
@@ -466,24 +466,24 @@ class HostReader:
             rows = {leaf: v[first : first + len(records)] for leaf, v in reading.into.rows[self._group[source]].items()}
             try:
                 self._take(source, records, rows)
-            except BaseException as error:  # whoever waits gets it, of whatever kind
+            except BaseException as error:  # of any kind, for whoever waits
                 reading.finish(error=error)
                 return
             self._note(metrics, source, len(records), time.perf_counter() - begun)
             reading.finish(source)
 
     def note_in_place(self, source: np.ndarray, metrics: Metrics) -> None:
-        """Count records that were looked at where they lie.
+        """Count records that were used in place.
 
         Args:
-          source: The source of each, unsigned [count]; those of resident ones do not count.
+          source: The source of each, unsigned [count]; resident ones are not counted.
         """
         counts = np.bincount(source, minlength=len(self.names)) * self.is_fed
         for number in np.flatnonzero(counts).tolist():
             self._note(metrics, number, int(counts[number]), 0.0)
 
     def _note(self, metrics: Metrics, source: int, count: int, seconds: float) -> None:
-        """Note how long some records of a source took."""
+        """Count some records of a source, and the time that they took."""
         name, rank, num_bytes = self.names[source], self._rank[source], count * self._record_bytes[source]
         with self._pool_lock:
             self._record_s[rank] += (seconds / count - self._record_s[rank]) / 8
@@ -492,7 +492,7 @@ class HostReader:
             metrics.source_bytes[name] = metrics.source_bytes.get(name, 0) + num_bytes
 
     def _raw(self, source: int, records: np.ndarray, rows: Arrays | None = None) -> Arrays:
-        """Some records as the source gives them, in the memory of `rows` where these are of its dtype."""
+        """Some records as the source gives them, in the memory of `rows` where its dtype is the same."""
         out = {}
         for leaf, part in self._source_specs[source].items():
             if rows is not None and leaf not in rows:
@@ -520,9 +520,9 @@ class HostReader:
                     raise self._lost(source, leaf, lost, int(records[row]))
                 stored[...] = values.reshape(stored.shape)
             if stored.dtype.kind == "f" and (source, leaf) not in self._has_nan and np.isnan(stored.min(initial=0)):
-                self._tell_nan(source, leaf, int(records[np.isnan(stored.reshape(len(stored), -1)).any(1).argmax()]))
+                self._warn_of_nan(source, leaf, int(records[np.isnan(stored.reshape(len(stored), -1)).any(1).argmax()]))
 
-    def _tell_nan(self, source: int, leaf: str, record: int) -> None:
+    def _warn_of_nan(self, source: int, leaf: str, record: int) -> None:
         with self._pool_lock:
             is_first = (source, leaf) not in self._has_nan
             self._has_nan.add((source, leaf))
@@ -553,7 +553,7 @@ class HostReader:
         return rows
 
     def statistics(self, source: int) -> dict[str, LeafStatistics]:
-        """The statistics of a source's leaves: those that it has kept, or those of some of its records."""
+        """The statistics of a source's leaves: those that it has kept, or those of a sample of its records."""
         if (known := statistics_of(self._sources[source])) is not None:
             return dict(known)
         records = self._evenly(source)
@@ -562,7 +562,7 @@ class HostReader:
 
 
 class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
-    """The statistics of every source, of which those of fed ones are made when they are first asked for.
+    """The statistics of every source; those of fed sources are computed on first use.
 
     Args:
       names: The names of all sources, in order.
@@ -586,7 +586,7 @@ class SampledStatistics(Mapping[str, Mapping[str, LeafStatistics]]):
 
 
 def _lying(values: np.ndarray | None, dtype: np.dtype) -> np.ndarray | None:
-    """The array in which records lie as they are stored, at places that 32 bits can tell, or a copy of a small one."""
+    """The array in its stored form, at 32-bit offsets, or a copy of a small one; None if it cannot be used in place."""
     if values is None or not 0 < values.size < 2**32 - xla.ALIGNMENT:
         return None
     if values.dtype == dtype and values.flags.c_contiguous and values.flags.aligned:

@@ -1,4 +1,4 @@
-"""The reader of records that lie whole in the device's memory; its gathers fuse into the program."""
+"""The reader of records that are all in the device's memory; its gathers fuse into the program."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_resident(
       sources: The sources by name, in order.
       specs: The spec of each source's records as they are stored.
       groups: The indices of each storage group's sources.
-      fed: The names of the sources whose records are left where they are.
+      fed: The names of the sources that are not read here, but on the host.
 
     Returns:
       The records as NumPy arrays, and the statistics of every leaf as the sources give it.
@@ -99,14 +99,14 @@ def read_resident(
 
 
 def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], name: str) -> dict[str, LeafStatistics]:
-    """Fill rows with one axis for a record's elements from a source."""
+    """Fill flat rows with the records of a source; returns the statistics of its leaves."""
     statistics: dict[str, list[tuple[LeafStatistics, int]]] = {leaf: [] for leaf in rows}
     narrowings = {leaf: Narrowing(stored.dtype) for leaf, stored in rows.items()}
     known: Mapping[str, LeafStatistics] | None = None
     last = 0
     for begin, block in chunks_of(sources[name]):
         if not begin:
-            known = statistics_of(sources[name])  # now, as it may have found them while it read
+            known = statistics_of(sources[name])  # only now, as it may compute them while it reads
         for leaf, stored in rows.items():
             values = block[leaf]
             last = begin + len(values)
@@ -115,7 +115,7 @@ def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], na
             if known is None:
                 statistics[leaf].append((LeafStatistics.of(values), values.size))
             narrowings[leaf].add(values)
-            with np.errstate(over="ignore"):  # which is refused below
+            with np.errstate(over="ignore"):  # overflow is refused below
                 stored[begin:last] = values.reshape(-1, *stored.shape[1:])
     for leaf, stored in rows.items():
         if last < len(stored):
