@@ -80,9 +80,13 @@ class Answer:
 class _Data:
     """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
 
+    A job that lacks a metric counts for the others, and not for the goal.
+
     Attributes:
       values: The mean of each metric at each, standardised, [K, N].
       counts: The jobs that stand behind each, [K, N]; 0 for none.
+      num_goals: The jobs whose goal is known at each, [N].
+      goals: The mean of those, [N]; NaN where there is none.
       judged: How much each ratio counts in the error of a model, [N].
     """
 
@@ -92,6 +96,7 @@ class _Data:
         place = place.reshape(-1)
         raw = np.stack(list(evidence.metrics.values()))
         there = np.isfinite(raw)
+        raw = np.where(there, raw, np.nan)
         member = np.eye(len(self.ratios))[place]  # [jobs, N]
         self.counts = there @ member
         means = np.where(there, raw, 0) @ member / np.maximum(self.counts, 1)
@@ -99,9 +104,11 @@ class _Data:
         self.centre = (means * self.counts).sum(1, keepdims=True) / total
         self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
         self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
-        self.measured = self.counts.min(0) > 0
         goals = evidence.combine(raw)
-        self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
+        spread = [goals[(place == i) & np.isfinite(goals)] for i in range(len(self.ratios))]
+        self.num_goals = np.array(list(map(len, spread)))
+        self.measured = self.num_goals > 0
+        self.goals = np.array([each.mean() if len(each) else np.nan for each in spread])
         gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
         near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
         # A ratio that is alone at an end of a share tells how a model extrapolates; the best is sought among the tried.
@@ -109,9 +116,9 @@ class _Data:
         among = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
         self.judged = np.where(among if among.sum() >= _AMONG else self.measured, near, 0)
         self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
-        spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
-        self.freedom = sum(len(each) - 1 for each in spread)
-        self.noise = float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / max(self.freedom, 1)))
+        self.freedom = int(np.maximum(self.num_goals - 1, 0).sum())
+        squares = sum(((each - each.mean()) ** 2).sum() for each in spread if len(each))
+        self.noise = float(np.sqrt(squares / max(self.freedom, 1)))
 
     def goal(self, predictions: np.ndarray) -> np.ndarray:
         # A model that runs away where it has seen nothing predicts no more than thrice what was measured.

@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from datamix.config.compose import typed
-from datamix.errors import ConfigError, unknown_source
+from datamix.errors import ConfigError, counted, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
@@ -33,6 +33,7 @@ from datamix.sweeps.results import (
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
 _FEWEST = 3  # ratios
+_NAMED = 8  # jobs
 _RATIO = ("share", "ratio", "weights")
 SCHEDULED = "ratios under mix.schedule are not proposed, as the schedule is what the shares change by"
 """Why there is no suggestion from jobs under a schedule."""
@@ -84,7 +85,7 @@ class Suggestion:
     """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources].
 
     Attributes:
-      left_out: How many jobs do not count, and why, as a sentence; empty where all do.
+      left_out: How many jobs do not count, or not for all, and why, as sentences; empty where all do.
     """
 
     answer: Answer
@@ -282,7 +283,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         values=reached[complete],
         reference=reference,
         seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
-        left_out=_left_out(results, done, alike, jobs),
+        left_out=" ".join(filter(None, [_left_out(results, done, alike, jobs), _incomplete(jobs, values)])),
     )
 
 
@@ -300,6 +301,19 @@ def _left_out(
     said = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
     number = len(results) - len(jobs)
     return f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(said)}." if said else ""
+
+
+def _incomplete(jobs: Sequence[Result], values: Mapping[str, np.ndarray]) -> str:
+    """The jobs that lack metrics of those fitted, as a sentence."""
+    lacks = {name: ~np.isfinite(each) for name, each in values.items()}
+    lacking = [str(jobs[i].directory) for i in np.flatnonzero(np.any(list(lacks.values()), axis=0))]
+    if not lacking:
+        return ""
+    one, more = len(lacking) == 1, len(lacking) - _NAMED
+    metrics = " or ".join(readable(name) for name, each in lacks.items() if each.any())
+    rest = f"count{'s' * one} for the rest alone" if len(values) > 1 else f"do{'es' * one} not count"
+    named = ", ".join(lacking[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{counted(len(lacking), 'job')} report{'s' * one} no {metrics}, and {rest}: {named}."
 
 
 def names_of(result: Result) -> list[str]:

@@ -155,6 +155,18 @@ def test_a_job_without_a_source_counts_for_the_others():
     np.testing.assert_allclose(answer.best, [0.2, 0.4, 0.4], atol=0.04)
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+def test_a_job_that_lacks_a_metric_says_nothing_of_the_goal_at_its_ratio(missing):
+    sweep = evidence(["a", "b"], saturating(8, 4), num=8, seeds=2)
+    lost = np.arange(16) == 5
+    with_one_less = {name: np.where(lost & (name == 0), missing, values) for name, values in sweep.metrics.items()}
+    answer, whole = analyse(Evidence(**{**vars(sweep), "metrics": with_one_less})), analyse(sweep)
+    assert np.isfinite([answer.predicted, answer.gain, answer.noise, answer.improvement, *answer.errors.values()]).all()
+    assert answer.noise == pytest.approx(whole.noise, rel=0.3)
+    assert answer.verdict == whole.verdict == "clear"
+    np.testing.assert_allclose(answer.best, [1 / 3, 2 / 3], atol=0.05)
+
+
 def test_beyond_an_edge_the_other_shares_keep_their_proportions():
     metrics = saturating(9, 30, 30)  # best at a share of the first that was not tried
     points = np.array([[a, (1 - a) * b, (1 - a) * (1 - b)] for a in (0.2, 0.3, 0.4) for b in (0.3, 0.5, 0.7)])

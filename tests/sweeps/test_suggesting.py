@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
@@ -172,9 +173,32 @@ def test_jobs_of_fewer_sources_and_other_seeds_count(results):
         return replace(result, sources=sources, metrics=metrics)
 
     three = [third(result, share) for share in (0.1, 0.3, 0.5) for result in results]
+    # One ratio both without the third source and with a share of 0 of it.
+    three += [third(result, 0.0) for result in results[:2]]
     suggestion = suggestion_of([*three, *results])
     assert list(suggestion.names) == ["mnist", "fashion", "digits"]
     assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
+    answer = suggestion.answer
+    assert np.isfinite([answer.predicted, answer.gain, answer.noise, answer.errors[answer.model]]).all()
+    named = ", ".join(str(result.directory) for result in results[:8])
+    assert suggestion.words().endswith(
+        f" 14 jobs report no accuracy of digits, and count for the rest alone: {named} and 6 more."
+    )
+
+
+def test_a_job_whose_metric_is_no_number_is_named(results):
+    metrics = {name: value for name, value in results[3].metrics.items() if name not in ("accuracy/mnist", "loss/mean")}
+    lacking = [replace(each, metrics=metrics) if each.job == 3 else each for each in results]
+    assert (
+        suggestion_of(lacking)
+        .words()
+        .endswith(f" 1 job reports no accuracy of mnist, and counts for the rest alone: {results[3].directory}.")
+    )
+    assert (
+        suggestion_of(lacking, "loss/mean")
+        .words()
+        .endswith(f" 1 job reports no mean loss, and does not count: {results[3].directory}.")
+    )
 
 
 def test_commands_keep_what_results_are_judged_by(results):
