@@ -296,17 +296,25 @@ def test_of_many_overrides_a_trial_shows_what_is_searched(call_datamix):
 
 
 @pytest.mark.slow
-def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
+@pytest.mark.parametrize(
+    ("ending", "goes_on"),
+    [
+        ({"status": "begun"}, True),  # killed
+        ({"status": "failed", "kind": "ResourceError", "error": "no room."}, True),
+        ({"status": "failed", "kind": "LookupError", "error": "no room"}, False),
+    ],
+)
+def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path, ending, goes_on):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
     assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
     assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
     job = tmp_path / "s" / "0"
     result = json.loads((job / "result.json").read_bytes())
-    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
-    (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
+    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been ended after step 2
+    (job / "result.json").write_text(json.dumps(result | {"metrics": {}, "sources": {}} | ending))
     resumed = call_datamix(*sweep, "-v", "hydra.sweep.dir=s", "sweep.resume=true")
     assert resumed.code == 0, resumed.err
-    assert "the run goes on after step 2 of 4" in resumed.out
+    assert ("the run goes on after step 2 of 4" in resumed.out) == goes_on
     assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
 
 
