@@ -17,7 +17,6 @@ _DRAWS = 200  # of the bootstrap
 _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
 _LEAST = 0.01  # half the width of an interval
-_CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
 _SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
 _AMONG = 4  # ratios among others by which models are judged; all where they are fewer
 _TRIED = 1e-3  # between the shares of two ratios that are the same for a sweep
@@ -51,7 +50,7 @@ class Answer:
     Attributes:
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
       verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
-        or whether the ratio hardly matters.
+        or whether the ratio hardly matters: neither by what the model predicts nor by what was measured.
       interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
       gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
       noise: The deviation of the goal over seeds, of one job.
@@ -181,7 +180,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         noise, freedom = _noise(data, validations.values(), at_best, random)
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     spread = np.ptp(data.goal_at(point, data.ratios[None])[0])
-    verdict = _verdict(data, best, spread=spread, gains=sign * gains, noise=noise, noises=noises, model=model)
+    alike = spread < _CLEAR * noise and not _differ(data, noise, freedom, random)
+    verdict = "flat" if alike else _verdict(data, best, sign * gains, noises)
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
     def promise_at(at: np.ndarray) -> np.ndarray:
@@ -351,23 +351,28 @@ def _at_ends(data: _Data, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
 
 
-def _verdict(
-    data: _Data, best: np.ndarray, *, spread: float, gains: np.ndarray, noise: float, noises: np.ndarray, model: str
-) -> Literal["clear", "flat", "edge", "noise"]:
-    """See `Answer`.
+def _verdict(data: _Data, best: np.ndarray, gains: np.ndarray, noises: np.ndarray) -> Literal["clear", "edge", "noise"]:
+    """See `Answer`; where the ratios that were tried differ.
 
     Args:
-      spread: By how much the predicted goal differs among the ratios that were tried.
       gains: Draws of how much better the best ratio is than equal shares.
-      noises: Draws of `noise`.
+      noises: Draws of the noise.
     """
-    # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
-    differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
-    if spread < _CLEAR * noise and not (model == "constant" and differ):
-        return "flat"
     if (gains > _CLEAR * noises).mean() < 0.5:
         return "noise"
     return "edge" if np.any(_at_ends(data, best)) else "clear"
+
+
+def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generator) -> bool:
+    """Whether goals that were measured differ by more than two deviations, and by more than means do by chance.
+
+    Chance is the range of as many means, of as many jobs each, of a noise that is known by its degrees of freedom, as
+    in Tukey's test. A model may miss such a difference: where few ratios decide, a constant predicts best.
+    """
+    means = random.normal(size=(4000, data.measured.sum())) / np.sqrt(data.num_goals[data.measured])
+    noises = noise * np.sqrt(freedom / random.chisquare(freedom, 4000))
+    chance = np.quantile(np.ptp(means, axis=1) * noises, 0.95)
+    return bool(np.nanmax(data.goals) - np.nanmin(data.goals) > max(_CLEAR * noise, chance))
 
 
 def _propose(

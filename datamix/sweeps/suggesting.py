@@ -155,12 +155,16 @@ class Suggestion:
         deviations = f"two deviations over the seeds ({noise} each)"
         if len(self.seeds) == 1:
             deviations = f"twice what the models leave unexplained ({noise}), for want of a second seed"
+        unsure = f"Most draws gain {deviations} or more over equal shares, but some lose: a gain is likely, not sure."
+        is_sure = (low if self.goal.kind == "max" else -high) > 0
+        edge = f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond."
         sentence = {
-            "clear": "The optimum is clear.",
-            "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
+            "clear": "The optimum is clear." if is_sure else unsure,
+            "edge": edge if is_sure else f"{edge} {unsure}",
             "noise": f"That is inside the noise: less than {deviations}, or not surely a gain; equal shares may do as "
             "well.",
-            "flat": f"The curve is flat: no ratio that was tried changes {name} by more than {deviations}.",
+            "flat": f"The curve is flat: the ratios that were tried differ in {name} by no more than {deviations}, or "
+            "than chance explains.",
         }[answer.verdict]
         return f"{first}, {gain} against equal shares. {sentence}{self.left_out and f' {self.left_out}'}"
 
@@ -195,8 +199,10 @@ class Suggestion:
         """What stands above the commands."""
         if self.promising:
             return "To try the next ratios, to ask again, to use the best:"
-        noise = number(self.answer.noise, self.goal.metric)
-        text = f"No other ratio promises to improve {readable(self.goal.metric)} by more than half the noise ({noise})."
+        least = number(self.answer.noise / 2, self.goal.metric)
+        text = f"No other ratio promises to improve {readable(self.goal.metric)} by more than {least}, half the noise."
+        if self.answer.verdict == "flat":
+            text = "As the curve is flat, no other ratio is worth a try."
         return f"{text} To try some all the same, to ask again, to use the best:"
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
@@ -306,7 +312,7 @@ def _left_out(
 def _incomplete(jobs: Sequence[Result], values: Mapping[str, np.ndarray]) -> str:
     """The jobs that lack metrics of those fitted, as a sentence."""
     lacks = {name: ~np.isfinite(each) for name, each in values.items()}
-    lacking = [str(jobs[i].directory) for i in np.flatnonzero(np.any(list(lacks.values()), axis=0))]
+    lacking = [str(job.directory) for job, *each in zip(jobs, *lacks.values(), strict=True) if any(each)]
     if not lacking:
         return ""
     one, more = len(lacking) == 1, len(lacking) - _NAMED

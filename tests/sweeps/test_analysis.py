@@ -128,6 +128,19 @@ def test_verdicts(metrics, least, verdict):
         assert answer.noise == pytest.approx(NOISE / 2**0.5, rel=0.5)
 
 
+@pytest.mark.parametrize("third", [0.9340, 0.9580])
+def test_a_curve_is_flat_only_where_the_means_that_were_measured_differ_by_no_more_than_chance(third):
+    shares = np.repeat(np.array([[a, 1 - a] for a in (0.2, 0.4, 0.6, 0.8)]), 2, 0)
+    values = np.repeat([0.9590, 0.9635, third, 0.9594], 2) + 0.0046 * np.tile([1, -1], 4)
+    answer = analyse(
+        Evidence(
+            names=["a", "b"], shares=shares, metrics={0: values}, source_of={0: None}, combine=lambda m: m[0], sign=1
+        )
+    )
+    assert answer.noise == pytest.approx(0.0065, abs=1e-4)
+    assert answer.verdict == ("noise" if third == 0.9340 else "flat")
+
+
 def test_several_seeds_tell_the_noise():
     answer = analyse(evidence(["a", "b"], saturating(8, 4), num=8, seeds=8, combine=lambda m: m[0]))
     assert type(answer.noise) is float  # which JSON can hold

@@ -59,9 +59,34 @@ def test_it_says_where_nothing_promises_a_gain(results):
     assert promising.head() == "To try the next ratios, to ask again, to use the best:"
     none = replace(promising, answer=replace(promising.answer, improvement=0.0))
     assert none.head() == (
-        "No other ratio promises to improve worst source's accuracy by more than half the noise (1.00 %). "
+        "No other ratio promises to improve worst source's accuracy by more than 0.50 %, half the noise. "
         "To try some all the same, to ask again, to use the best:"
     )
+    flat = replace(promising, answer=replace(promising.answer, verdict="flat"))  # of few ratios, draws promise much
+    assert flat.head().startswith("As the curve is flat, no other ratio is worth a try. To try some all the same, ")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind", "interval", "sure"),
+    [
+        ("clear", "max", (0.001, 0.03), True),
+        ("clear", "max", (-0.01, 0.03), False),
+        ("clear", "min", (-0.03, 0.01), False),
+        ("edge", "min", (-0.03, -0.001), True),
+        ("edge", "max", (-0.01, 0.03), False),
+    ],
+)
+def test_a_gain_whose_interval_reaches_below_0_is_not_called_sure(results, verdict, kind, interval, sure):
+    suggestion = suggestion_of(results)
+    answer = replace(suggestion.answer, verdict=verdict, gain_interval=interval, noise=0.01)
+    words = replace(suggestion, answer=answer, goal=replace(suggestion.goal, kind=kind)).words()
+    of_the_optimum = {"clear": "The optimum is clear.", "edge": ": a better one may lie beyond."}[verdict]
+    of_the_gain = (
+        "Most draws gain two deviations over the seeds (1.00 % each) or more over equal shares, but some lose: "
+        "a gain is likely, not sure."
+    )
+    assert words.endswith(of_the_optimum if sure else of_the_gain)
+    assert (of_the_optimum in words) == (sure or verdict == "edge")
 
 
 @pytest.mark.parametrize("verdict", ["flat", "noise"])
