@@ -78,7 +78,12 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
         results = read_results(directory)
         if results or not isinstance(stopped, Exception | None):
             results = _with_the_rest(results, numbered, directory)
-            _gather(results, directory, config)
+            try:
+                _gather(results, directory, config)
+            except (KeyboardInterrupt, SystemExit) as error:
+                text = "Its table, figure and page are not all written"
+                print(f"{text}; job=report sweep.dir={directory} draws what the jobs have left.", file=sys.stderr)
+                stopped = error
         _end(results, stopped, directory)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +152,27 @@ def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody
         "Interrupted: it had not begun (job 2)",
         "The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
     ]
+
+
+@pytest.mark.parametrize(("mood", "more"), [("good", []), ("bug", ["LookupError: no room (job 1)", "The same command"])])
+def test_a_signal_while_the_end_is_drawn_says_how_it_is_drawn(call_datamix, moody, monkeypatch, tmp_path, mood, more):
+    def ended_as_it_draws(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datamix.sweeps.gathering.gather", ended_as_it_draws)
+        ended = call_datamix(*moody, f"source.moody.mood=good,{mood}", "seed=0", "hydra.sweep.dir=s")
+    assert ended.code == 143
+    said = [
+        "Its table, figure and page are not all written; job=report sweep.dir=s draws what the jobs have left.",
+        *more,
+        "terminated",
+    ]
+    lines = ended.err.splitlines()[-len(said) :]
+    assert all(line.startswith(text) for line, text in zip(lines, said, strict=True)), ended.err
+    assert call_datamix("job=report", "sweep.dir=s", "sweep.metric=samples").code == 0
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "failed" if more else "done"]
 
 
 def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
