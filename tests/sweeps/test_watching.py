@@ -154,7 +154,9 @@ def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody
     ]
 
 
-@pytest.mark.parametrize(("mood", "more"), [("good", []), ("bug", ["LookupError: no room (job 1)", "The same command"])])
+@pytest.mark.parametrize(
+    ("mood", "more"), [("good", []), ("bug", ["LookupError: no room (job 1)", "The same command"])]
+)
 def test_a_signal_while_the_end_is_drawn_says_how_it_is_drawn(call_datamix, moody, monkeypatch, tmp_path, mood, more):
     def ended_as_it_draws(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
