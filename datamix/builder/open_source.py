@@ -119,6 +119,12 @@ class OpenSource:
         return getattr(self.whole, "tokenizer_digest", None)
 
     @property
+    def column_of(self) -> Mapping[str, str]:
+        """The column that a leaf is, by leaf, where the source is a table."""
+        columns: Mapping[str, str] = getattr(self.whole, "column_of", {})
+        return columns
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The notes on what is left out of its records, a sentence each."""
         return tuple(getattr(self.source, "notes", ()))

@@ -15,7 +15,7 @@ from datamix.report.console import console_of, per_s, percent, print_notes, tabl
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.progress import progress
-from datamix.training.predictions import write_predictions
+from datamix.training.predictions import NAME, write_predictions
 from datamix.training.processes import is_first, together
 from datamix.training.runs import Run, fit, prepare
 from datamix.training.weight_history import counts as records_of
@@ -144,6 +144,9 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     }
     if settings.keep_predictions:
         write_predictions(job)
+    # What an earlier run has left in the same directory is no part of this one.
+    for name in [NAME] * (not settings.keep_predictions) + ["curves.png"] * (figure is None):
+        (job.directory / name).unlink(missing_ok=True)
     if job.config.adapt is not None and job.config.adapt.export is not None:
         path = write_schedule(job.directory, job.config.adapt.export, names, job.adapted, job.steps)
         out.print(f"Schedule: {path}; to mix the same: --config-dir {job.directory} mix={path.stem}")

@@ -103,12 +103,18 @@ def beyond(values: np.ndarray, dtype: np.dtype) -> int | None:
     return int(rows.argmax()) if rows.any() else None
 
 
-def mend(name: str, lost: str) -> str:
-    """The advice for a loss that `what_is_lost` found. Casting with an operator would come too late."""
-    if "beyond" in lost:
-        smaller = "divide it"
-    elif "float" in lost:
-        smaller = "save it as float32 if that is enough, subtract what its values have in common"
-    else:
-        smaller = "subtract what its values have in common"
-    return f"{smaller}, or leave it out: of files, source.{name}.leaves chooses the leaves."
+def refusal(name: str, leaf: str, lost: str, *, column: str | None = None, where: str = "") -> str:
+    """The sentence on a loss that `what_is_lost` found, with advice. Casting with an operator would come too late.
+
+    Args:
+      name: The name of the source.
+      lost: What was found.
+      column: The column of a table that the leaf is, whose files keep no leaves to choose.
+      where: The record, where it is one.
+    """
+    is_float = column is None and "float" in lost
+    mend = "save it as float32 if that is enough, subtract" if is_float else "subtract"
+    mend = "divide it" if "beyond" in lost else f"{mend} what its values have in common"
+    if column is not None:
+        return f"the target {column!r}{where} {lost}; {mend}."
+    return f"leaf {leaf!r}{where} {lost}; {mend}, or leave it out: of files, source.{name}.leaves chooses the leaves."

@@ -93,6 +93,7 @@ def table(
         provenance="table",
         class_names=classes,
         feature_names=tuple(columns),
+        column_of={} if target is None else {"label": target},
         notes=(*notes_on(path, files), *notes, *notes_on_columns),
         labels=whole_labels,
     )
@@ -100,12 +101,13 @@ def table(
 
 @dataclass(frozen=True, kw_only=True)
 class TableRows(MemoryArrays):
-    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`.
+    """The rows of a table; the elements of the leaf `features` are the columns `feature_names`, others are `column_of`.
 
     Float labels are numbers to predict, even if all of them are whole.
     """
 
     feature_names: tuple[str, ...]
+    column_of: Mapping[str, str]
     notes: tuple[str, ...]
     labels: np.ndarray
     predicts_fractions: ClassVar[bool] = True

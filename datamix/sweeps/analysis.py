@@ -17,7 +17,6 @@ _DRAWS = 200  # of the bootstrap
 _POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
 _CANDIDATES = 2000  # ratios among which the next ones are chosen
 _LEAST = 0.01  # half the width of an interval
-_CHANCE = 5.0  # seed deviations between the extremes of some ten draws, at the most
 _SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
 _AMONG = 4  # ratios among others by which models are judged; all where they are fewer
 _TRIED = 1e-3  # between the shares of two ratios that are the same for a sweep
@@ -51,7 +50,7 @@ class Answer:
     Attributes:
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
       verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
-        or whether the ratio hardly matters.
+        or whether the ratio hardly matters: neither by what the model predicts nor by what was measured.
       interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
       gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
       noise: The deviation of the goal over seeds, of one job.
@@ -80,9 +79,13 @@ class Answer:
 class _Data:
     """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
 
+    A job that lacks a metric counts for the others, and not for the goal.
+
     Attributes:
       values: The mean of each metric at each, standardised, [K, N].
       counts: The jobs that stand behind each, [K, N]; 0 for none.
+      num_goals: The jobs whose goal is known at each, [N].
+      goals: The mean of those, [N]; NaN where there is none.
       judged: How much each ratio counts in the error of a model, [N].
     """
 
@@ -92,6 +95,7 @@ class _Data:
         place = place.reshape(-1)
         raw = np.stack(list(evidence.metrics.values()))
         there = np.isfinite(raw)
+        raw = np.where(there, raw, np.nan)
         member = np.eye(len(self.ratios))[place]  # [jobs, N]
         self.counts = there @ member
         means = np.where(there, raw, 0) @ member / np.maximum(self.counts, 1)
@@ -99,9 +103,11 @@ class _Data:
         self.centre = (means * self.counts).sum(1, keepdims=True) / total
         self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
         self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
-        self.measured = self.counts.min(0) > 0
         goals = evidence.combine(raw)
-        self.goals = np.array([goals[place == i].mean() if ok else np.nan for i, ok in enumerate(self.measured)])
+        spread = [goals[(place == i) & np.isfinite(goals)] for i in range(len(self.ratios))]
+        self.num_goals = np.array(list(map(len, spread)))
+        self.measured = self.num_goals > 0
+        self.goals = np.array([each.mean() if len(each) else np.nan for each in spread])
         gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
         near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
         # A ratio that is alone at an end of a share tells how a model extrapolates; the best is sought among the tried.
@@ -109,9 +115,9 @@ class _Data:
         among = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
         self.judged = np.where(among if among.sum() >= _AMONG else self.measured, near, 0)
         self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
-        spread = [goals[place == i] for i in range(len(self.ratios)) if self.measured[i]]
-        self.freedom = sum(len(each) - 1 for each in spread)
-        self.noise = float(np.sqrt(sum(((each - each.mean()) ** 2).sum() for each in spread) / max(self.freedom, 1)))
+        self.freedom = int(np.maximum(self.num_goals - 1, 0).sum())
+        squares = sum(((each - each.mean()) ** 2).sum() for each in spread if len(each))
+        self.noise = float(np.sqrt(squares / max(self.freedom, 1)))
 
     def goal(self, predictions: np.ndarray) -> np.ndarray:
         # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
@@ -174,7 +180,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         noise, freedom = _noise(data, validations.values(), at_best, random)
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     spread = np.ptp(data.goal_at(point, data.ratios[None])[0])
-    verdict = _verdict(data, best, spread=spread, gains=sign * gains, noise=noise, noises=noises, model=model)
+    alike = spread < _CLEAR * noise and not _differ(data, noise, freedom, random)
+    verdict = "flat" if alike else _verdict(data, best, sign * gains, noises)
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
     def promise_at(at: np.ndarray) -> np.ndarray:
@@ -344,23 +351,28 @@ def _at_ends(data: _Data, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
 
 
-def _verdict(
-    data: _Data, best: np.ndarray, *, spread: float, gains: np.ndarray, noise: float, noises: np.ndarray, model: str
-) -> Literal["clear", "flat", "edge", "noise"]:
-    """See `Answer`.
+def _verdict(data: _Data, best: np.ndarray, gains: np.ndarray, noises: np.ndarray) -> Literal["clear", "edge", "noise"]:
+    """See `Answer`; where the ratios that were tried differ.
 
     Args:
-      spread: By how much the predicted goal differs among the ratios that were tried.
       gains: Draws of how much better the best ratio is than equal shares.
-      noises: Draws of `noise`.
+      noises: Draws of the noise.
     """
-    # A constant predicts best where two or three ratios decide, too: those measured must differ by chance alone.
-    differ = np.nanmax(data.goals) - np.nanmin(data.goals) > _CHANCE * noise
-    if spread < _CLEAR * noise and not (model == "constant" and differ):
-        return "flat"
     if (gains > _CLEAR * noises).mean() < 0.5:
         return "noise"
     return "edge" if np.any(_at_ends(data, best)) else "clear"
+
+
+def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generator) -> bool:
+    """Whether goals that were measured differ by more than two deviations, and by more than means do by chance.
+
+    Chance is the range of as many means, of as many jobs each, of a noise that is known by its degrees of freedom, as
+    in Tukey's test. A model may miss such a difference: where few ratios decide, a constant predicts best.
+    """
+    means = random.normal(size=(4000, data.measured.sum())) / np.sqrt(data.num_goals[data.measured])
+    noises = noise * np.sqrt(freedom / random.chisquare(freedom, 4000))
+    chance = np.quantile(np.ptp(means, axis=1) * noises, 0.95)
+    return bool(np.nanmax(data.goals) - np.nanmin(data.goals) > max(_CLEAR * noise, chance))
 
 
 def _propose(

@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from datamix.config.compose import typed
-from datamix.errors import ConfigError, unknown_source
+from datamix.errors import ConfigError, counted, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
 from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
@@ -33,6 +33,7 @@ from datamix.sweeps.results import (
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
 _FEWEST = 3  # ratios
+_NAMED = 8  # jobs
 _RATIO = ("share", "ratio", "weights")
 SCHEDULED = "ratios under mix.schedule are not proposed, as the schedule is what the shares change by"
 """Why there is no suggestion from jobs under a schedule."""
@@ -84,7 +85,7 @@ class Suggestion:
     """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources].
 
     Attributes:
-      left_out: How many jobs do not count, and why, as a sentence; empty where all do.
+      left_out: How many jobs do not count, or not for all, and why, as sentences; empty where all do.
     """
 
     answer: Answer
@@ -154,12 +155,16 @@ class Suggestion:
         deviations = f"two deviations over the seeds ({noise} each)"
         if len(self.seeds) == 1:
             deviations = f"twice what the models leave unexplained ({noise}), for want of a second seed"
+        unsure = f"Most draws gain {deviations} or more over equal shares, but some lose: a gain is likely, not sure."
+        is_sure = (low if self.goal.kind == "max" else -high) > 0
+        edge = f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond."
         sentence = {
-            "clear": "The optimum is clear.",
-            "edge": f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond.",
+            "clear": "The optimum is clear." if is_sure else unsure,
+            "edge": edge if is_sure else f"{edge} {unsure}",
             "noise": f"That is inside the noise: less than {deviations}, or not surely a gain; equal shares may do as "
             "well.",
-            "flat": f"The curve is flat: no ratio that was tried changes {name} by more than {deviations}.",
+            "flat": f"The curve is flat: the ratios that were tried differ in {name} by no more than {deviations}, or "
+            "than chance explains.",
         }[answer.verdict]
         return f"{first}, {gain} against equal shares. {sentence}{self.left_out and f' {self.left_out}'}"
 
@@ -194,8 +199,10 @@ class Suggestion:
         """What stands above the commands."""
         if self.promising:
             return "To try the next ratios, to ask again, to use the best:"
-        noise = number(self.answer.noise, self.goal.metric)
-        text = f"No other ratio promises to improve {readable(self.goal.metric)} by more than half the noise ({noise})."
+        least = number(self.answer.noise / 2, self.goal.metric)
+        text = f"No other ratio promises to improve {readable(self.goal.metric)} by more than {least}, half the noise."
+        if self.answer.verdict == "flat":
+            text = "As the curve is flat, no other ratio is worth a try."
         return f"{text} To try some all the same, to ask again, to use the best:"
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
@@ -282,7 +289,7 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         values=reached[complete],
         reference=reference,
         seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
-        left_out=_left_out(results, done, alike, jobs),
+        left_out=" ".join(filter(None, [_left_out(results, done, alike, jobs), _incomplete(jobs, values)])),
     )
 
 
@@ -300,6 +307,19 @@ def _left_out(
     said = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
     number = len(results) - len(jobs)
     return f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(said)}." if said else ""
+
+
+def _incomplete(jobs: Sequence[Result], values: Mapping[str, np.ndarray]) -> str:
+    """The jobs that lack metrics of those fitted, as a sentence."""
+    lacks = {name: ~np.isfinite(each) for name, each in values.items()}
+    lacking = [str(job.directory) for job, *each in zip(jobs, *lacks.values(), strict=True) if any(each)]
+    if not lacking:
+        return ""
+    one, more = len(lacking) == 1, len(lacking) - _NAMED
+    metrics = " or ".join(readable(name) for name, each in lacks.items() if each.any())
+    rest = f"count{'s' * one} for the rest alone" if len(values) > 1 else f"do{'es' * one} not count"
+    named = ", ".join(lacking[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{counted(len(lacking), 'job')} report{'s' * one} no {metrics}, and {rest}: {named}."
 
 
 def names_of(result: Result) -> list[str]:

@@ -26,7 +26,7 @@ from datamix import interruption
 from datamix.config.check import leaves_of
 from datamix.config.compose import load_plugins
 from datamix.config.parse import without_hydra
-from datamix.errors import ConfigError, DatamixError, StateError, hint, of_kind, unknown_source
+from datamix.errors import ConfigError, DatamixError, ResourceError, StateError, hint, of_kind, unknown_source
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import (
     check_directories,
@@ -78,7 +78,12 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
         results = read_results(directory)
         if results or not isinstance(stopped, Exception | None):
             results = _with_the_rest(results, numbered, directory)
-            _gather(results, directory, config)
+            try:
+                _gather(results, directory, config)
+            except (KeyboardInterrupt, SystemExit) as error:
+                text = "Its table, figure and page are not all written"
+                print(f"{text}; job=report sweep.dir={directory} draws what the jobs have left.", file=sys.stderr)
+                stopped = error
         _end(results, stopped, directory)
 
 
@@ -104,7 +109,7 @@ def _end(results: list[Result], stopped: BaseException | None, directory: Path) 
         raise stopped
     for why, jobs in complaints(bad).items():
         print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
-    if bad and not mistakes:
+    if bad and (not mistakes or any(map(_is_cut_short, bad))):
         more = f"sweep.resume=true hydra.sweep.dir={directory}"
         print(f"The same command with {more} runs what is missing.", file=sys.stderr)
     if stopped is not None and not isinstance(stopped, Exception):
@@ -200,8 +205,7 @@ def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Pa
     earlier, job = _earlier(directory), hydra.job.num
     if earlier is not None and earlier.job != job:
         raise shared_directory(str(hydra.sweep.subdir), earlier.job, job)
-    was_cut_short = earlier is not None and (earlier.status, earlier.config) == ("interrupted", config)
-    if node.sweep.resume and "train" in node and was_cut_short:
+    if node.sweep.resume and "train" in node and earlier and _is_cut_short(earlier) and earlier.config == config:
         node.train.resume = True
     overrides, flags = list(hydra.overrides.task), config_flags(hydra)
     return ResultFile(directory, job=job, overrides=overrides, config=config, flags=flags)
@@ -253,6 +257,11 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     _require_same(result.config, config, job, directory)
     print(f"Job {job} is done already: {directory}")
     return result
+
+
+def _is_cut_short(result: Result) -> bool:
+    """Whether a job has been ended by what is no error of its own: a signal, or what its machine lacked or killed."""
+    return result.status == "interrupted" or result.kind == ResourceError.__name__
 
 
 def _earlier(directory: Path) -> Result | None:

@@ -56,6 +56,15 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     )
 
 
+def test_what_an_earlier_run_has_left_is_not_kept_beside_the_report_of_another(train, tmp_path):
+    run, names = tmp_path / "run", ("predictions.npz", "curves.png")
+    train("train.keep_predictions=true", "hydra.run.dir=run")
+    assert all((run / name).is_file() for name in names)
+    more = train("train.curves=false", "train.steps=60", "train.resume=true", "hydra.run.dir=run")
+    assert "the run goes on after step 40 of 60" in more.out
+    assert not any((run / name).exists() for name in names)
+
+
 @pytest.mark.slow
 def test_images_without_a_channel_axis_and_records_without_a_class(call_datamix, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)

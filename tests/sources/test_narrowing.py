@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamix.sources.narrowing import Narrowing, beyond, mend, what_is_lost
+from datamix.sources.narrowing import Narrowing, beyond, refusal, what_is_lost
 
 FLOAT32, INT32 = np.dtype(np.float32), np.dtype(np.int32)
 DRAW = np.random.default_rng(0)
@@ -79,4 +79,10 @@ def test_what_lies_outside() -> None:
     assert beyond(np.array([1.0, np.inf, 0.1]), FLOAT32) is None
     assert beyond(np.array([2**40]), np.dtype(np.int64)) is None
     assert beyond(np.zeros((0, 2)), FLOAT32) is None
-    assert "source.a.leaves" in mend("a", "is beyond")
+
+
+def test_a_column_of_a_table_is_named_and_has_no_leaves_to_choose() -> None:
+    assert refusal("a", "label", "is beyond float32", column="y", where=" of record 3") == (
+        "the target 'y' of record 3 is beyond float32; divide it."
+    )
+    assert "source.a.leaves" in refusal("a", "label", "is beyond float32")

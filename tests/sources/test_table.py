@@ -126,6 +126,23 @@ def test_nan_in_a_parquet_file_is_missing(tmp_path: Any) -> None:
     assert source.read()["features"].tolist() == [[1, 1], [4, 4]]
 
 
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_a_target_beyond_the_steps_of_float32_is_named_with_what_mends_it(csv: Any, placement: str) -> None:
+    values = [0.55, 0.65, 1.15, 3.35]
+    of = "source.my_table"
+    overrides = ["source=my_table", f"{of}.path=x.csv", f"{of}.target=y", "batch.size=4", "shuffle=none"]
+    overrides.append(f"data.placement={placement}")
+    csv("a,y\n" + "".join(f"1,{250000 + value}\n" for value in values), target="y")
+    with pytest.raises(
+        DataError,
+        match=r"^source 'my_table': the target 'y' lies between 250000\.5\d* and 250003\.3\d*, where float32 has steps "
+        r"of 0\.0156 alone; subtract what its values have in common\.$",
+    ):
+        datamix.load(*overrides)[0]
+    csv("a,y\n" + "".join(f"1,{value}\n" for value in values), target="y")
+    np.testing.assert_allclose(datamix.load(*overrides)[0]["label"], values, rtol=1e-6)
+
+
 def test_a_mark_in_a_column_of_numbers_is_told(csv: Any) -> None:
     text = "power,t\n130,0\n?,1\n140,0\n"
     assert csv("n," + "\n1,".join(text.splitlines())).notes == (

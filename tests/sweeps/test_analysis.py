@@ -128,6 +128,19 @@ def test_verdicts(metrics, least, verdict):
         assert answer.noise == pytest.approx(NOISE / 2**0.5, rel=0.5)
 
 
+@pytest.mark.parametrize("third", [0.9340, 0.9580])
+def test_a_curve_is_flat_only_where_the_means_that_were_measured_differ_by_no_more_than_chance(third):
+    shares = np.repeat(np.array([[a, 1 - a] for a in (0.2, 0.4, 0.6, 0.8)]), 2, 0)
+    values = np.repeat([0.9590, 0.9635, third, 0.9594], 2) + 0.0046 * np.tile([1, -1], 4)
+    answer = analyse(
+        Evidence(
+            names=["a", "b"], shares=shares, metrics={0: values}, source_of={0: None}, combine=lambda m: m[0], sign=1
+        )
+    )
+    assert answer.noise == pytest.approx(0.0065, abs=1e-4)
+    assert answer.verdict == ("noise" if third == 0.9340 else "flat")
+
+
 def test_several_seeds_tell_the_noise():
     answer = analyse(evidence(["a", "b"], saturating(8, 4), num=8, seeds=8, combine=lambda m: m[0]))
     assert type(answer.noise) is float  # which JSON can hold
@@ -153,6 +166,18 @@ def test_a_job_without_a_source_counts_for_the_others():
     )
     answer = analyse(both)
     np.testing.assert_allclose(answer.best, [0.2, 0.4, 0.4], atol=0.04)
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+def test_a_job_that_lacks_a_metric_says_nothing_of_the_goal_at_its_ratio(missing):
+    sweep = evidence(["a", "b"], saturating(8, 4), num=8, seeds=2)
+    lost = np.arange(16) == 5
+    with_one_less = {name: np.where(lost & (name == 0), missing, values) for name, values in sweep.metrics.items()}
+    answer, whole = analyse(Evidence(**{**vars(sweep), "metrics": with_one_less})), analyse(sweep)
+    assert np.isfinite([answer.predicted, answer.gain, answer.noise, answer.improvement, *answer.errors.values()]).all()
+    assert answer.noise == pytest.approx(whole.noise, rel=0.3)
+    assert answer.verdict == whole.verdict == "clear"
+    np.testing.assert_allclose(answer.best, [1 / 3, 2 / 3], atol=0.05)
 
 
 def test_beyond_an_edge_the_other_shares_keep_their_proportions():

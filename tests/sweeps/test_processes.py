@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -168,4 +169,28 @@ def test_the_launcher_ends_its_processes_and_leaves_the_job_resumable(environmen
     ended = run_datamix(*command, "sweep.resume=true", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert [line["step"] for line in lines(job)] == list(range(20, 401, 20))
+    assert f"goes on after step {step:,}" in (job / "output.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_whose_process_is_killed_goes_on_as_its_error_says(environment, run_datamix, tmp_path):
+    command, job = [*SMALL, *LAUNCHER, "hydra.sweep.dir=sweep"], tmp_path / "sweep" / "0"
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "datamix", *command],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: len(lines(job)) >= 2)
+    tasks = Path(f"/proc/{launcher.pid}/task").glob("*/children")
+    os.kill(int([child for task in tasks for child in task.read_text().split()][-1]), signal.SIGKILL)
+    last, advice = launcher.communicate(timeout=300)[1].splitlines()[-2:]
+    assert launcher.returncode == 2
+    assert re.fullmatch(
+        r"ResourceError: process \d of 2 was ended by SIGKILL; sweep\.resume=true goes on from its last checkpoint\. "
+        r"\(job 0\)",
+        last,
+    )
+    assert advice == "The same command with sweep.resume=true hydra.sweep.dir=sweep runs what is missing."
+    step = max(int(path.name) for path in (job / "checkpoints").iterdir() if path.name.isdecimal())
+    ended = run_datamix(*command, "sweep.resume=true", cwd=tmp_path)
+    assert ended.code == 0, ended.err
     assert f"goes on after step {step:,}" in (job / "output.txt").read_text()

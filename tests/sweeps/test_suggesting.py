@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from datamix.errors import ConfigError
@@ -58,9 +59,34 @@ def test_it_says_where_nothing_promises_a_gain(results):
     assert promising.head() == "To try the next ratios, to ask again, to use the best:"
     none = replace(promising, answer=replace(promising.answer, improvement=0.0))
     assert none.head() == (
-        "No other ratio promises to improve worst source's accuracy by more than half the noise (1.00 %). "
+        "No other ratio promises to improve worst source's accuracy by more than 0.50 %, half the noise. "
         "To try some all the same, to ask again, to use the best:"
     )
+    flat = replace(promising, answer=replace(promising.answer, verdict="flat"))  # of few ratios, draws promise much
+    assert flat.head().startswith("As the curve is flat, no other ratio is worth a try. To try some all the same, ")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind", "interval", "sure"),
+    [
+        ("clear", "max", (0.001, 0.03), True),
+        ("clear", "max", (-0.01, 0.03), False),
+        ("clear", "min", (-0.03, 0.01), False),
+        ("edge", "min", (-0.03, -0.001), True),
+        ("edge", "max", (-0.01, 0.03), False),
+    ],
+)
+def test_a_gain_whose_interval_reaches_below_0_is_not_called_sure(results, verdict, kind, interval, sure):
+    suggestion = suggestion_of(results)
+    answer = replace(suggestion.answer, verdict=verdict, gain_interval=interval, noise=0.01)
+    words = replace(suggestion, answer=answer, goal=replace(suggestion.goal, kind=kind)).words()
+    of_the_optimum = {"clear": "The optimum is clear.", "edge": ": a better one may lie beyond."}[verdict]
+    of_the_gain = (
+        "Most draws gain two deviations over the seeds (1.00 % each) or more over equal shares, but some lose: "
+        "a gain is likely, not sure."
+    )
+    assert words.endswith(of_the_optimum if sure else of_the_gain)
+    assert (of_the_optimum in words) == (sure or verdict == "edge")
 
 
 @pytest.mark.parametrize("verdict", ["flat", "noise"])
@@ -172,9 +198,32 @@ def test_jobs_of_fewer_sources_and_other_seeds_count(results):
         return replace(result, sources=sources, metrics=metrics)
 
     three = [third(result, share) for share in (0.1, 0.3, 0.5) for result in results]
+    # One ratio both without the third source and with a share of 0 of it.
+    three += [third(result, 0.0) for result in results[:2]]
     suggestion = suggestion_of([*three, *results])
     assert list(suggestion.names) == ["mnist", "fashion", "digits"]
     assert len(suggestion.values) == len(three)  # a goal of three sources is known of those alone
+    answer = suggestion.answer
+    assert np.isfinite([answer.predicted, answer.gain, answer.noise, answer.errors[answer.model]]).all()
+    named = ", ".join(str(result.directory) for result in results[:8])
+    assert suggestion.words().endswith(
+        f" 14 jobs report no accuracy of digits, and count for the rest alone: {named} and 6 more."
+    )
+
+
+def test_a_job_whose_metric_is_no_number_is_named(results):
+    metrics = {name: value for name, value in results[3].metrics.items() if name not in ("accuracy/mnist", "loss/mean")}
+    lacking = [replace(each, metrics=metrics) if each.job == 3 else each for each in results]
+    assert (
+        suggestion_of(lacking)
+        .words()
+        .endswith(f" 1 job reports no accuracy of mnist, and counts for the rest alone: {results[3].directory}.")
+    )
+    assert (
+        suggestion_of(lacking, "loss/mean")
+        .words()
+        .endswith(f" 1 job reports no mean loss, and does not count: {results[3].directory}.")
+    )
 
 
 def test_commands_keep_what_results_are_judged_by(results):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +152,29 @@ def test_a_sweep_cut_short_is_gathered_and_says_how_to_go_on(call_datamix, moody
         "Interrupted: it had not begun (job 2)",
         "The same command with sweep.resume=true hydra.sweep.dir=s runs what is missing.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mood", "more"), [("good", []), ("bug", ["LookupError: no room (job 1)", "The same command"])]
+)
+def test_a_signal_while_the_end_is_drawn_says_how_it_is_drawn(call_datamix, moody, monkeypatch, tmp_path, mood, more):
+    def ended_as_it_draws(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datamix.sweeps.gathering.gather", ended_as_it_draws)
+        ended = call_datamix(*moody, f"source.moody.mood=good,{mood}", "seed=0", "hydra.sweep.dir=s")
+    assert ended.code == 143
+    said = [
+        "Its table, figure and page are not all written; job=report sweep.dir=s draws what the jobs have left.",
+        *more,
+        "terminated",
+    ]
+    lines = ended.err.splitlines()[-len(said) :]
+    assert all(line.startswith(text) for line, text in zip(lines, said, strict=True)), ended.err
+    assert call_datamix("job=report", "sweep.dir=s", "sweep.metric=samples").code == 0
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["done", "failed" if more else "done"]
 
 
 def test_a_mistake_before_the_first_job_leaves_nothing(call_datamix, tmp_path):
@@ -296,17 +322,25 @@ def test_of_many_overrides_a_trial_shows_what_is_searched(call_datamix):
 
 
 @pytest.mark.slow
-def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path):
+@pytest.mark.parametrize(
+    ("ending", "goes_on"),
+    [
+        ({"status": "begun"}, True),  # killed
+        ({"status": "failed", "kind": "ResourceError", "error": "no room."}, True),
+        ({"status": "failed", "kind": "LookupError", "error": "no room"}, False),
+    ],
+)
+def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path, ending, goes_on):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
     assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
     assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
     job = tmp_path / "s" / "0"
     result = json.loads((job / "result.json").read_bytes())
-    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been killed after step 2
-    (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
+    shutil.rmtree(job / "checkpoints" / "4")  # as if it had been ended after step 2
+    (job / "result.json").write_text(json.dumps(result | {"metrics": {}, "sources": {}} | ending))
     resumed = call_datamix(*sweep, "-v", "hydra.sweep.dir=s", "sweep.resume=true")
     assert resumed.code == 0, resumed.err
-    assert "the run goes on after step 2 of 4" in resumed.out
+    assert ("the run goes on after step 2 of 4" in resumed.out) == goes_on
     assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
 
 

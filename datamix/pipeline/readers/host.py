@@ -25,7 +25,7 @@ from datamix.pipeline import xla
 from datamix.pipeline.tokens import token_of
 from datamix.sources.base import Source
 from datamix.sources.mapped import before_read, mapping_of
-from datamix.sources.narrowing import beyond, mend, what_is_lost
+from datamix.sources.narrowing import beyond, refusal, what_is_lost
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, Spec, bytes_of
 
@@ -532,7 +532,8 @@ class HostReader:
 
     def _lost(self, source: int, leaf: str, lost: str, record: int | None = None) -> DataError:
         name, where = self.names[source], "" if record is None else f" of {self._place(source, record)}"
-        return DataError(of_source(name, f"leaf {leaf!r}{where} {lost}; {mend(name, lost)}"))
+        column = getattr(self._sources[source], "column_of", {}).get(leaf)
+        return DataError(of_source(name, refusal(name, leaf, lost, column=column, where=where)))
 
     def _place(self, source: int, record: int) -> str:
         """Where a record lies, as far as the source knows."""

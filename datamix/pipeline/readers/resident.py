@@ -16,7 +16,7 @@ from datamix.pipeline.readers.base import digest_of
 from datamix.pipeline.tables import choose, look_up
 from datamix.rng.hash import Words
 from datamix.sources.base import Source, chunks_of
-from datamix.sources.narrowing import Narrowing, mend
+from datamix.sources.narrowing import Narrowing, refusal
 from datamix.sources.statistics import LeafStatistics, Statistics, statistics_of
 from datamix.spec import Arrays, FlatRows, LeafSpec, Spec
 
@@ -121,5 +121,6 @@ def _read_into(rows: Mapping[str, np.ndarray], sources: Mapping[str, Source], na
         if last < len(stored):
             raise DataError(f"source {name!r}: leaf {leaf!r} has {last} records, not {len(stored)}.")
         if lost := narrowings[leaf].lost():
-            raise DataError(f"source {name!r}: leaf {leaf!r} {lost}; {mend(name, lost)}")
+            column = getattr(sources[name], "column_of", {}).get(leaf)
+            raise DataError(f"source {name!r}: {refusal(name, leaf, lost, column=column)}")
     return {leaf: LeafStatistics.merged(statistics[leaf]) if known is None else known[leaf] for leaf in rows}
