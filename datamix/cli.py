@@ -1,4 +1,4 @@
-"""The command line: the only place with `@hydra.main`."""
+"""The command line, and the only use of `@hydra.main`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-# With these packages, the names of their components are known.
+# These packages register the names of their components.
 from datamix import __version__, jobs, mixing, operators, pipeline, registry, sources, training  # noqa: F401
 from datamix.config import compose
 from datamix.config.check import component_kind
@@ -56,27 +56,27 @@ from datamix.training import processes
 if TYPE_CHECKING:
     from datamix.sweeps.launching import SharedData
 
-# What Hydra prints of a configuration, and does not run.
+# The flags by which Hydra prints a configuration and does not run it.
 _SHOWN_BY_HYDRA = ("cfg", "info", "shell_completion")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2.
+    """Run the command line; a user's mistake ends it with one line on standard error and exit code 2.
 
     Args:
       argv: The arguments; None for those of the process.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "") not in ("", "0")
-    alone = argv is None  # in a process that runs one job, and nobody reads Matplotlib's documentation in
+    alone = argv is None  # the process runs nothing else, and needs no docstrings of Matplotlib
     if alone:
-        gc.set_threshold(20_000)  # imports and traces make objects by the hundred thousand, and hardly one of them dies
-        atexit.register(gc.freeze)  # else Python looks for cycles several times while it ends: 0.5 s and more
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # of a shell's `>&-`
+        gc.set_threshold(20_000)  # imports and traces create objects by the hundred thousand, most of which stay
+        atexit.register(gc.freeze)  # otherwise Python collects several times at exit, which takes 0.5 s or more
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  # None after a shell's `>&-`
     with processes.leaving(), _any_text(sys.stdout):
         try:
             with ended_by(signal.SIGINT, signal.SIGTERM):
                 _run(list(sys.argv[1:] if argv is None else argv), alone=alone)
-            with _printing():  # what waits in the buffer
+            with _printing():  # flush the buffer
                 pass
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -87,13 +87,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         except _JobError as carrier:
             _end(carrier.error, full_error)
-        except Exception as error:  # all that is no signal; what is no user's mistake is raised again
+        except Exception as error:  # all but signals; `_end` raises it again unless it is a user's mistake
             _end(error, full_error)
 
 
 def _end(error: Exception, full_error: bool) -> NoReturn:
-    """End with one line for a user's mistake or a lack of the machine's, and with a traceback for anything else."""
-    if isinstance(error, BrokenPipeError):  # whoever reads has read enough
+    """End with one line for a user's mistake or a lack of resources, and with a traceback for anything else."""
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
         sys.exit(1)
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         shown: Exception = config_error(error)
@@ -101,14 +101,14 @@ def _end(error: Exception, full_error: bool) -> NoReturn:
         shown = _lack(error) or of_plugin(error) or error
     if full_error or not isinstance(shown, DatamixError):
         raise error
-    with suppress(OSError, ResourceError), _printing():  # what waits in the buffer of an output that is full is dropped
+    with suppress(OSError, ResourceError), _printing():  # flush the buffer; drop it if the output is full
         pass
     print(printable(f"{shown.kind}: {shown}"), file=sys.stderr)
     sys.exit(2)
 
 
 def _lack(error: Exception) -> DatamixError | None:
-    """The resource that the machine lacks, where that has raised an error."""
+    """The error that names the resource which the machine lacks; None if the error has another cause."""
     jax: Any = sys.modules.get("jax")
     of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
     exhausted = of_jax and "RESOURCE_EXHAUSTED" in str(error)
@@ -119,7 +119,7 @@ def _lack(error: Exception) -> DatamixError | None:
             f"there is not enough memory{more}; a smaller batch.size or train.steps, source.NAME.limit and fewer "
             "sources take less."
         )
-    # In a call, JAX raises the code and text of the same error as a ValueError.
+    # In a call, JAX raises the same error, with its code and text, as a ValueError.
     if processes.has_joined() and (of_jax or (isinstance(error, ValueError) and re.match("[A-Z_]+: ", str(error)))):
         return processes.lost(error)
     if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
@@ -135,7 +135,7 @@ def _lack(error: Exception) -> DatamixError | None:
 
 @contextmanager
 def _any_text(stream: TextIO) -> Iterator[None]:
-    """Let an output take what its encoding lacks, such as a dash in ASCII: as a question mark."""
+    """Write characters that the encoding of a stream lacks, such as a dash in ASCII, as question marks."""
     if not isinstance(stream, TextIOWrapper) or stream.errors != "strict":
         yield
         return
@@ -148,22 +148,22 @@ def _any_text(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def _printing() -> Iterator[None]:
-    """Print, and do nothing else; the output that cannot be written raises `ResourceError`."""
+    """Print inside the block, and do nothing else; raises `ResourceError` if the output cannot be written."""
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError):  # what waits to be written is thrown away, or Python tries again at its end
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, sys.stdout.fileno())
-            os.close(nothing)
+        with suppress(OSError):  # drop the buffer, which Python would otherwise try to write again at exit
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, sys.stdout.fileno())
+            os.close(devnull)
         if error.filename is not None or isinstance(error, BrokenPipeError):
             raise
         raise ResourceError(f"the standard output cannot be written: {error.strerror}.") from error
 
 
 class _JobError(BaseException):
-    """Carries what has ended a job past Hydra, which would report it in words of its own."""
+    """Carries the error that has ended a job past Hydra, which would report it in its own way."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -171,7 +171,7 @@ class _JobError(BaseException):
 
 
 def _run(arguments: list[str], *, alone: bool = False) -> None:
-    """Do what a user's arguments say; `alone` in the process."""
+    """Follow a user's arguments; `alone` is whether the process does nothing else."""
     if "--version" in arguments:
         with _printing():
             print(f"datamix {__version__}")
@@ -181,7 +181,7 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
     except FileNotFoundError:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
-    if processes.LAUNCHED not in os.environ:  # whose launcher adds overrides of its own
+    if processes.LAUNCHED not in os.environ:  # a launcher adds overrides to those of the user
         for note in compose.check_repeated(args.overrides):
             print(printable(f"Note: {note}"), file=sys.stderr)
     _follow(args, flags, alone=alone)
@@ -196,7 +196,7 @@ def _follow(args: argparse.Namespace, flags: list[str], *, alone: bool = False) 
             with compose.named_faults(loader):
                 _show(args, flags, overrides)
             return
-        setup_globals()  # Hydra's resolvers and its name of the job, as `hydra.main` sets them
+        setup_globals()  # resolvers and the name of the job, as `hydra.main` sets them
         setbase(compose.VERSION_BASE)
         JobRuntime.instance().set("name", __name__.rpartition(".")[2])
         with compose.named_faults(loader):
@@ -205,7 +205,7 @@ def _follow(args: argparse.Namespace, flags: list[str], *, alone: bool = False) 
                     _print_help(loader, args, overrides)
                 return
             if alone:
-                from datamix.report import figures  # NumPy, which help does without
+                from datamix.report import figures  # here, as it imports NumPy, which help does not need
 
                 figures.documented = False
             config = _composed(loader, args, overrides)
@@ -221,16 +221,16 @@ def _follow(args: argparse.Namespace, flags: list[str], *, alone: bool = False) 
             return
         if not is_sweep:
             _import_job(config)
-            if alone:  # what is imported stays, and is not looked through again while the job runs
+            if alone:  # spares imported objects, which stay, further collections during the job
                 gc.freeze()
             _start(config, loader)
             return
         failed = None
         try:
             run_watched(config, loader, partial(_start, config, loader))
-        except JobsFailed as error:  # the rounds go on with what the others have found
+        except JobsFailed as error:  # further rounds use the results of the other jobs
             failed = error
-    from datamix.sweeps.rounds import rounds  # it prints, with rich
+    from datamix.sweeps.rounds import rounds  # here, as it imports rich
 
     for following in rounds(config, loader):
         try:
@@ -242,17 +242,17 @@ def _follow(args: argparse.Namespace, flags: list[str], *, alone: bool = False) 
 
 
 def _show(args: argparse.Namespace, flags: list[str], overrides: list[str]) -> None:
-    """Print what Hydra shows of a configuration, or complete the line of a shell."""
-    with _completion(args) as own, _printing():
+    """Print what Hydra shows of a configuration, or the completions of a shell's line."""
+    with _completion(args) as dir_flags, _printing():
         if args.shell_completion and (names := _components(os.environ.get("COMP_LINE", ""))):
             print("\n".join(names))
             return
-        _start_hydra([*flags, *own, *(args.overrides if args.shell_completion else overrides)])
+        _start_hydra([*flags, *dir_flags, *(args.overrides if args.shell_completion else overrides)])
 
 
 def _composed(loader: compose.Loader, args: argparse.Namespace, overrides: list[str]) -> DictConfig:
-    """The configuration of a run or a sweep, whose plugins are imported and whose `hydra` part is checked."""
-    # Swept values are left out of it, whether the sweep is asked for by a flag or by the configuration.
+    """Compose the configuration of a run or a sweep, import its plugins, and check its `hydra` part."""
+    # As for a sweep, so that it lacks swept values, whether a flag or the configuration asks for the sweep.
     config = loader.load_configuration(
         args.config_name or "config", overrides, RunMode.MULTIRUN, validate_sweep_overrides=False
     )
@@ -267,7 +267,7 @@ def _composed(loader: compose.Loader, args: argparse.Namespace, overrides: list[
 
 
 def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
-    """The directory that the run or the sweep writes to; of several processes that train together, the first's."""
+    """Hold the directory that the run or the sweep writes to; if processes train together, only the first one does."""
     distributed = OmegaConf.select(config, "train.distributed") is True
     if "train" in config and processes.is_asked(distributed=distributed):
         if key == "hydra.sweep.dir":
@@ -276,7 +276,7 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
         processes.join(distributed=distributed)
         if not processes.is_first():
             return processes.hidden(config)
-        if processes.LAUNCHED in os.environ:  # the launcher holds it
+        if processes.LAUNCHED in os.environ:  # the launcher holds the directory
             return nullcontext()
     return directory_in_use(config, key)
 
@@ -284,8 +284,8 @@ def _directory(config: DictConfig, key: str) -> AbstractContextManager[None]:
 def _import_job(config: DictConfig) -> None:
     """Import what a job needs, before Hydra starts it.
 
-    Below Hydra's frames, CPython 3.11 maps and unmaps a piece of its stack at nearly every call of these imports, which
-    takes 0.3 s.
+    Inside Hydra's frames, CPython 3.11 would map and unmap a part of its stack at nearly every call of these imports,
+    which takes 0.3 s.
     """
     name = OmegaConf.select(config, "job._target_")
     if name in registry.names("job"):
@@ -294,7 +294,11 @@ def _import_job(config: DictConfig) -> None:
 
 @contextmanager
 def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
-    """Let Hydra complete the line of a shell, which has the name of the program first; gives the flags for it."""
+    """Prepare the line of a shell, which begins with the name of the program, for completion by Hydra.
+
+    Yields:
+      The flags for Hydra that the line contains.
+    """
     line = os.environ.get("COMP_LINE")
     if not args.shell_completion:
         yield []
@@ -306,7 +310,7 @@ def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
         if (named := re.search(r"(?:^|\s)(?:--config-dir|-cd)[= ](\S+)\s", typed)) and expanded(named[1]).is_dir():
             flags = ["--config-dir", str(expanded(named[1]))]
             names = compose.choices(expanded(named[1])).get("dataset", [])
-            shown = typed.replace(named[0], " ")  # overrides that stand on both sides of a flag it does not take
+            shown = typed.replace(named[0], " ")  # Hydra completes only overrides
         os.environ["COMP_LINE"] = f"{line.removesuffix(typed)}{compose.search_path(names)} {shown.lstrip()}"
     try:
         yield flags
@@ -318,25 +322,25 @@ def _completion(args: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def _components(line: str) -> list[str]:
-    """What the last word of a line may become where it names components, such as operators=[to_float,norm.
+    """The completions of the last word of a line if it names components, such as operators=[to_float,norm.
 
-    Modules are imported where the line itself names them in plugins=, and no others.
+    Only modules that the line itself names in plugins= are imported.
     """
     word = re.search(r"(\S+)=((?:\[(?:\S+,)?)?)(\w*)$", line)
     kind = component_kind(word[1]) if word else ""
     if not word or not kind or bool(word[2]) != (kind == "operator"):
         return []
     named = re.search(r"\splugins=\[?([\w.,]+)\]?\s", line)
-    with redirect_stdout(sys.stderr):  # what a module prints completes nothing
+    with redirect_stdout(sys.stderr):  # what modules print is not a completion
         registry.load_plugins(named[1].split(",") if named else [])
     return [f"{word[1]}={word[2]}{name}" for name in registry.names(kind) if name.startswith(word[3])]
 
 
 def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Hydra's reading of a command line, whose flags may stand between overrides here.
+    """Parse a command line as Hydra does, except that flags may be placed between overrides.
 
     Returns:
-      What the arguments say, and those that are flags and their values.
+      The parsed arguments, and those of the arguments that are flags and their values.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -369,14 +373,14 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: list[str]) -> None:
-    """Print what datamix is for, the choices that there are, and the settings that a command line makes."""
+    """Print what datamix is for, all choices, and the settings that result from a command line."""
     mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
     topics = [override for override in overrides if re.fullmatch(r"[\w.]+", override)]  # --help mix
     overrides = [override for override in overrides if override not in topics]
     config = loader.load_configuration(args.config_name or "config", overrides, mode)
     compose.load_plugins(config)
-    own = None if args.config_dir is None else expanded(args.config_dir)
-    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve, own=own)
+    user_dir = None if args.config_dir is None else expanded(args.config_dir)
+    show = partial(commented, without_hydra(config), config.hydra.runtime.choices, resolve=args.resolve, own=user_dir)
     if topics:
         print("\n\n".join(map(show, topics)))
         return
@@ -390,7 +394,7 @@ def _print_help(loader: ConfigLoaderImpl, args: argparse.Namespace, overrides: l
 
 @contextmanager
 def _importable_directory() -> Iterator[None]:
-    """Find modules of the user's own in the current directory, as `python -m datamix` does."""
+    """Make modules in the current directory importable, as `python -m datamix` does."""
     directory = str(Path.cwd())
     if directory in sys.path:
         yield
@@ -404,7 +408,7 @@ def _importable_directory() -> Iterator[None]:
 
 
 class _Composed(Hydra):
-    """Hydra for a configuration that is composed and checked already; by itself, it would compose it twice more."""
+    """Hydra for a configuration that is already composed and checked; otherwise Hydra would compose it twice more."""
 
     def __init__(self, config: DictConfig, loader: compose.Loader) -> None:
         super().__init__(JobRuntime.instance().get("name"), loader)
@@ -416,7 +420,7 @@ class _Composed(Hydra):
 
 
 def _start(config: DictConfig, loader: compose.Loader) -> None:
-    """Let Hydra run the job of a configuration, or those of its sweep."""
+    """Let Hydra run the job of a configuration, or the jobs of its sweep."""
     is_sweep = config.hydra.mode == RunMode.MULTIRUN
     hydra = _Composed(config, loader)
     GlobalHydra.instance().initialize(hydra)
@@ -437,10 +441,10 @@ def _start(config: DictConfig, loader: compose.Loader) -> None:
 
 
 def _start_hydra(arguments: list[str]) -> None:
-    """Hand a command line that runs nothing over to Hydra, which reads it from `sys.argv`."""
+    """Let Hydra handle a command line that runs no job; Hydra reads it from `sys.argv`."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [argv[0], *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
         hydra.main(version_base=compose.VERSION_BASE, config_path=str(conf_dir()), config_name="config")(run)()
     finally:
@@ -460,19 +464,23 @@ def run(
 
     Args:
       node: The composed configuration, without Hydra's part.
-      trained: What a launcher has done of the job ahead, see `datamix.jobs.train.run`.
-      work: What a launcher does instead of running the job here, see `datamix.sweeps.processes.work_of`.
-      shared: The data that the jobs of a sweep share.
+      trained: What a launcher has already done for the job, see `datamix.jobs.train.run`; None for nothing.
+      work: What a launcher does instead of running the job here, see `datamix.sweeps.processes.work_of`; None if the
+        job runs here.
+      shared: The data that the jobs of a sweep share; None outside a sweep.
+
+    Returns:
+      The metric by which a sweep compares its jobs; None outside a sweep, or if the job does not report it.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         here = partial(_work, trained=trained, shared=shared)
         return run_recorded(node, here if work is None else partial(work, otherwise=here))
     try:
         _work(node)
-    except Exception as error:  # all that is no signal
+    except Exception as error:  # all but signals
         raise _JobError(error) from error
     except (KeyboardInterrupt, SystemExit) as ending:
-        if isinstance(ending, SystemExit) and ending.code == 2:  # a mistake in another process, which tells it
+        if isinstance(ending, SystemExit) and ending.code == 2:  # a mistake in another process, which reports it
             raise
         directory = Path(HydraConfig.get().runtime.output_dir)
         more = f"with train.resume=true {shlex.quote(f'hydra.run.dir={directory}')} "

@@ -1,12 +1,12 @@
-"""Do weights that follow training beat weights that stay? A table of every policy and of static shares.
+"""Compare weights that follow training with fixed weights: a table of every policy and of static shares.
 
     python scripts/adapt_study.py images data.dir=DIR
     python scripts/adapt_study.py text +vars.corpora=DIR
 
-Each policy begins at equal shares. Against them stand equal shares, shares in proportion to the records, and a small
-grid of shares, of which the best is the one to beat; its figure is a little too good, as it was chosen by it. All have
-the same steps and the same seeds, so that the difference from equal shares is taken seed by seed; its interval is that
-of Student at 90 %. What else is given are overrides of all runs, such as seed=5,6,7 for other seeds.
+Each policy begins at equal shares. The policies are compared with equal shares, with shares in proportion to the number
+of records, and with a small grid of shares, the best of which is the one to beat; its result is slightly optimistic, as
+it was selected by this result. All runs have the same steps and seeds. Differences from equal shares are taken per
+seed, with Student's intervals of 90 %. Further arguments are overrides of all runs, such as seed=5,6,7.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ STUDIES = {
 
 
 def results(overrides: Sequence[str], directory: Path) -> list[dict[str, Any]]:
-    """Run a sweep; its jobs that are done."""
+    """Run a sweep, and return those of its jobs that are done."""
     subprocess.run([sys.executable, "-m", "datamix", "-m", *overrides, f"hydra.sweep.dir={directory}"], check=True)
     return [job for job in json.loads((directory / "sweep.json").read_text()) if job["status"] == "done"]
 
 
 def by_setting(jobs: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[str, float]]:
-    """The metric of each seed, by what else was swept."""
+    """The metric of each seed, by the setting of the other swept keys."""
     settings: dict[str, dict[str, float]] = {}
     for job in jobs:
         choices = dict(each.split("=", 1) for each in job["overrides"])
@@ -56,7 +56,7 @@ def by_setting(jobs: Sequence[dict[str, Any]], metric: str) -> dict[str, dict[st
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the half width of Student's interval of 90 %."""
+    """The mean, and the half width of Student's interval of 90 %."""
     half = t.ppf(0.95, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return statistics.mean(values), half
 

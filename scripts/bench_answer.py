@@ -1,13 +1,14 @@
-"""How well the analysis of a sweep finds the best ratio: response surfaces with a known optimum, a sweep each.
+"""Measure how well the analysis of a sweep finds the best ratio, on response surfaces with a known optimum.
 
     python scripts/bench_answer.py --surfaces 216 --jobs 16
 
-Six kinds of surface take turns: losses by the mixing law and by a power law, both with transfer between sources;
-accuracies over a source's own share; one metric of the whole mix; accuracies whose best ratio is the equal one; no
-effect at all. Each with 2, 3 and 8 sources, the mean and the worst source as the goal, one seed or two. Printed: how
-often the value at the predicted ratio is within 1 % of the best, how many of the true best shares lie inside their
-intervals of 90 % where the best is two deviations of a job better than equal shares, and how often the verdict is right
-there (clear, edge) and elsewhere (flat, noise). `--others` takes surfaces which have the form of no model.
+There is one sweep per surface, and there are six kinds of surface: losses by the mixing law and by a power law, both
+with transfer between sources; accuracies that depend on a source's own share; one metric of the whole mix; accuracies
+for which equal shares are best; no effect at all. Each has 2, 3 and 8 sources, the mean and the worst source as the
+goal, and one seed or two. The script prints how often the value at the predicted ratio is within 1 % of the best, how
+many of the true best shares lie inside their intervals of 90 % if the best is two standard deviations of a job better
+than equal shares, and how often the verdict is right there (clear, edge) and elsewhere (flat, noise). `--others` uses
+surfaces that do not have the form of any model.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from datamix.sweeps.simplex import PARTS, Simplex, draw
 
 KINDS = ("mixing law", "power law", "own share", "bowl", "even", "flat")
 OTHERS = ("Hill", "sigmoid", "log share", "cubic bowl", "random", "even Hill", "flat")
-LEAST = 0.01  # share
+LEAST = 0.01  # share of a source
 
 
 class Surface:
-    """Metrics as a function of ratios, and the goal that they make."""
+    """Metrics as a function of ratios, and the goal computed from them."""
 
     def __init__(self, kind, size, worst, random):
         self.kind, self.size, self.worst = kind, size, worst
@@ -52,7 +53,7 @@ class Surface:
         return self.sign * (self.sign * metrics).min(0) if self.worst else metrics.mean(0)
 
     def goal(self, ratios):
-        """The goal of ratios, of which more is better."""
+        """The goal of ratios; larger is better."""
         return self.sign * self.combine(np.moveaxis(self.metrics(ratios), -1, 0))
 
     def best(self, random):
@@ -65,7 +66,7 @@ class Surface:
             near = np.clip(best + step - step.mean(1, keepdims=True), LEAST, 1)
             near /= near.sum(1, keepdims=True)
             values = self.goal(near)
-            if values.max() > reached + 1e-9:  # a goal of one ratio may differ from that in a batch by its last digits
+            if values.max() > reached + 1e-9:  # in a batch of ratios, the last digits of a goal may differ
                 best, reached = near[values.argmax()], values.max()
             else:
                 width *= 0.95
@@ -73,7 +74,7 @@ class Surface:
 
 
 class Other(Surface):
-    """A surface which has the form of no model that is fitted."""
+    """A surface that does not have the form of any model that is fitted."""
 
     def __init__(self, kind, size, worst, random):
         self.kind, self.size, self.worst = kind, size, worst

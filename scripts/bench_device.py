@@ -1,19 +1,18 @@
-"""What a GPU or TPU makes of a mix: shares of its own copy speeds, and many ratios at once. One call, minutes.
+"""Measure a mix on a GPU or TPU, relative to its own copy speeds, and sweeps of many ratios. It takes minutes.
 
     python scripts/bench_device.py --json device.json
-    python scripts/bench_device.py --quick     # whether it runs, in a minute on a CPU
+    python scripts/bench_device.py --quick     # tests that it runs, in a minute on a CPU
 
-1. Sweeps of 9 and of 64 ratios of a small network, `hydra/launcher=vmap` against one job after the other, and one job
-   alone: seconds of the whole command, imports and compiling included, each in a process of its own.
-2. A resident mix of two sources of uint8 images, in batches of 256 and 4,096, as float32 and as bfloat16: by an
-   iterator, and inside one compiled loop that sums each batch. Bytes are those that are read as they are stored and
-   written as they come out, of the loop those that are read; the share is of the bytes that a copy within the device
-   reads and writes. As NumPy's arrays, the share of the speed of copying as many out of the device.
-3. The same mix read on the host, with transfers beside computing: the share of the speed at which the same stored bytes
-   are copied to the device from pinned memory and nothing else is done; and what reading them on the host gives by
-   itself, which is another bound.
+1. Sweeps of 9 and of 64 ratios of a small network, with `hydra/launcher=vmap` and with one job after the other, and a
+   single job: seconds of the whole command in its own process, including imports and compilation.
+2. A resident mix of two sources of uint8 images, in batches of 256 and 4,096, as float32 and as bfloat16, by an
+   iterator, and inside one compiled loop that sums each batch. The speed counts the stored bytes that are read and the
+   bytes of the batches that are written (in the loop, only those read), as a share of the speed at which a copy within
+   the device reads and writes. For NumPy arrays, it is a share of the speed of copies out of the device.
+3. The same mix read on the host, with transfers in parallel to computation, as a share of the speed at which the same
+   stored bytes are copied to the device from pinned memory; and the speed of reading on the host alone, another bound.
 
-All turns of 2 and 3 are taken in rounds, and the median counts. It claims nothing: it prints what the device gives.
+All measurements of 2 and 3 are repeated in rounds, of which the median counts.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from typing import Any
 import numpy as np
 
 SWEEP = ["job=train", "source=digits+garments", "hydra.sweep.dir=out", "hydra.run.dir=out"]
-_STEPS_AHEAD = 128  # in one compiled loop
+_STEPS_AHEAD = 128  # of one compiled loop
 
 
 def sweep(num_ratios: int, launcher: str, steps: int, model: str) -> float:
-    """Seconds of a sweep over the share of one source; of one ratio, those of a job alone."""
+    """Seconds of a sweep over the share of one source; with one ratio, seconds of a single job."""
     shares = ",".join(f"{share:.4f}" for share in np.linspace(0.05, 0.95, num_ratios))
     overrides = [f"mix.share.digits={shares}", f"train.steps={steps}", f"model={model}"]
     several = ["-m", f"hydra/launcher={launcher}"] if num_ratios > 1 else []
@@ -64,7 +63,7 @@ def median(rounds: list[float]) -> dict[str, Any]:
 
 
 class Rate:
-    """Calls that are repeated for some time, and the bytes of each."""
+    """A call to be repeated for some time, and the number of bytes that it processes."""
 
     def __init__(self, call: Callable[[], Any], num_bytes: float) -> None:
         self._call, self._bytes = call, num_bytes
@@ -81,7 +80,7 @@ class Rate:
 
 
 def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -> Iterator[tuple[str, Rate]]:
-    """What is measured in rounds, by name."""
+    """The names and rates of all that is measured in rounds."""
     import jax
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
@@ -120,7 +119,7 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
 
             compiled, cursor = pipeline.compiled, pipeline.start()
             call = lambda loop=loop, compiled=compiled, cursor=cursor: loop(compiled, cursor)  # noqa: E731
-            # What is summed at once need not be written: the stored bytes alone.
+            # Batches that are summed at once need not be written, so only the stored bytes count.
             yield f"resident, {size}, {dtype}, in a loop", Rate(call, _STEPS_AHEAD * size * record_bytes)
         fed = datamix.mix(data, operators=["to_float"], batch_size=size, stop="forever", placement="host")
         iterator = fed.iterator(output="jax")
@@ -132,9 +131,9 @@ def contestants(data: dict[str, Any], batch_sizes: list[int], copy_bytes: int) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small numbers, to see that it runs")
-    parser.add_argument("--ratios", type=int, nargs="*", default=[9, 64], help="of the sweeps")
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--quick", action="store_true", help="use small numbers, to test that it runs")
+    parser.add_argument("--ratios", type=int, nargs="*", default=[9, 64], help="numbers of ratios of the sweeps")
+    parser.add_argument("--json", type=Path, help="the file for the results")
     arguments = parser.parse_args()
     quick = arguments.quick
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # sweeps share the device with this process
@@ -155,7 +154,7 @@ def main() -> None:
 
     import datamix
 
-    logging.getLogger("datamix").setLevel(logging.ERROR)  # of epochs that nobody foresees
+    logging.getLogger("datamix").setLevel(logging.ERROR)  # no warnings about epochs
     device = jax.devices()[0]
     results |= {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__}
     results["datamix"] = datamix.__version__

@@ -1,13 +1,13 @@
-"""How fast records are read on the host: against resident ones, against NumPy by hand, and how much memory it takes.
+"""Measure how fast records are read on the host, compared with resident records and with NumPy, and in how much memory.
 
     python scripts/bench_fed.py
 
-Two sources of uint8 records in memory are mixed one to one in batches of 256. A resident and a fed pipeline, one that
-is fed from mapped files, and a gather by hand on two threads (`np.take` of shuffled records into memory that is used
-again; the plan, exact shares and a state it has not) from memory and from the files, run in turns, so that a busy
-moment of the machine meets them all; the median counts. Then, in processes of their own, the time from the start to the
-first batch of a large file and of a small one, and the most memory that a large file takes beyond a small one. The
-large files are sparse: they take no room on the disk.
+Two sources of uint8 records in memory are mixed one to one in batches of 256. The contestants are a resident pipeline,
+one that reads from memory on the host, one that reads from mapped files, and hand-written gathers on two threads, from
+memory and from the files (`np.take` of shuffled records into reused memory, without a plan, exact shares or a state).
+They run in rounds, so that background load affects all of them, and the median counts. Then, in separate processes, the
+script measures the time to the first batch of a large and a small file, and how much more memory the large file takes
+at most. The large files are sparse: they take no space on disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def sources(record_bytes: int, total_bytes: int) -> dict[str, dict[str, np.ndarr
 
 
 def by_hand(data: dict[str, dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Batches of float32 by a gather on two threads, an epoch of each source after the other."""
+    """Batches of float32, gathered on two threads, epoch after epoch."""
     images = [leaves["image"] for leaves in data.values()]
     draw, half = np.random.default_rng(0), BATCH // 2
     pixels = [np.empty((half, images[0].shape[1]), np.uint8) for _ in images]
@@ -61,7 +61,7 @@ def by_hand(data: dict[str, dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
 
 
 def rate(batches: Iterator[Any], seconds: float) -> float:
-    """Records a second."""
+    """Records per second."""
     begun, count = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
         for _ in range(8):
@@ -71,11 +71,11 @@ def rate(batches: Iterator[Any], seconds: float) -> float:
 
 
 def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) -> dict[str, float]:
-    """Records a second of each contestant, medians; and the medians of the ratios of each round."""
+    """The median records per second of each contestant, and the medians of the ratios within rounds."""
     import datamix
     from datamix.operators import to_float
 
-    logging.getLogger("datamix").setLevel("ERROR")  # of epochs that nobody foresees
+    logging.getLogger("datamix").setLevel("ERROR")  # no warnings about epochs
     data = sources(record_bytes, total_bytes)
     settings: dict[str, Any] = {"operators": [to_float], "batch_size": BATCH, "stop": "forever"}
     with tempfile.TemporaryDirectory() as directory:
@@ -106,8 +106,8 @@ def compare(record_bytes: int, total_bytes: int, seconds: float, rounds: int) ->
 
 
 def train(record_bytes: int, total_bytes: int, rounds: int, steps: int = 100) -> dict[str, float]:
-    """Steps a second of `job=train` on a linear model, medians; and the median of the ratios of each round."""
-    import datamix.jobs  # noqa: F401  (whose names are registered)
+    """The median steps per second of `job=train` with a linear model, and the median of the ratios within rounds."""
+    import datamix.jobs  # noqa: F401  (registers the jobs)
     from datamix.config.compose import compose
     from datamix.config.parse import parse
     from datamix.training.replicas import Single
@@ -138,7 +138,7 @@ def train(record_bytes: int, total_bytes: int, rounds: int, steps: int = 100) ->
 
 
 def resident(path: str) -> dict[str, float]:
-    """Memory in MB after a first batch of a file whose records are resident, and the most before, beyond imports."""
+    """Memory in MB, beyond imports, after the first batch of a file with resident records, and the peak before it."""
     import datamix
     from datamix.sources.arrays import arrays
 
@@ -156,7 +156,7 @@ def resident(path: str) -> dict[str, float]:
 
 
 def first_batch(path: str, seconds: float) -> dict[str, float]:
-    """Seconds to the first batch of a file, and the most memory in MB, after some seconds of batches."""
+    """Seconds to the first batch of a file, and peak memory in MB after some seconds of batches."""
     import datamix
     from datamix.sources.arrays import arrays
 
@@ -173,7 +173,7 @@ def first_batch(path: str, seconds: float) -> dict[str, float]:
 def files(
     sizes: dict[str, int], record_bytes: int, seconds: float, rounds: int, placement: str = "host"
 ) -> dict[str, dict[str, float]]:
-    """`first_batch`, or `resident`, of sparse files of some sizes in bytes, each in processes of its own; medians."""
+    """Medians of `first_batch` or `resident` over several processes each, for sparse files of some sizes in bytes."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sizes}
     with tempfile.TemporaryDirectory() as directory:
         for name, size in sizes.items():
@@ -195,8 +195,8 @@ def main() -> None:
     """Print a table, and write `bench_fed.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, nargs="+", default=[784, 12_000, 150_000], help="bytes of a record")
-    parser.add_argument("--megabytes", type=int, default=300, help="of both sources together")
-    parser.add_argument("--large-megabytes", type=int, default=8000, help="of the large file")
+    parser.add_argument("--megabytes", type=int, default=300, help="size of both sources together")
+    parser.add_argument("--large-megabytes", type=int, default=8000, help="size of the large file")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--resident-megabytes", type=int, default=1000, help="of the file whose records are resident")

@@ -1,12 +1,12 @@
-"""How fast datasets in files are read, decoded and mixed, against others that do the same: records per second.
+"""Measure how fast datasets in files are read, decoded and mixed, compared with other libraries: records per second.
 
     pip install -e '.[huggingface]' datasets torch
     python scripts/bench_formats.py photos=../shared/data/photos
     python scripts/bench_formats.py parquet=../shared/data/huggingface/mnist_small.train.parquet
 
-A contestant gives batches of 256 records without end, in a process of its own; all run in rounds, so that a busy moment
-of the machine meets them all, and the median counts. The first of a format is what the others are compared with. Add a
-format as a function a contestant, and its row in `FORMATS`.
+Each contestant makes batches of 256 records without end, in its own process. They run in rounds, so that background
+load affects all of them, and the median counts. The others are compared with the first contestant of a format. To add a
+format, write a function for each contestant, and add a row to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH_SIZE = 256
-SIZE = 64  # pixels of decoded images, both ways
+SIZE = 64  # height and width of decoded images, in pixels
 Batches = Iterator[Any]
 
 
@@ -71,7 +71,7 @@ def jpeg_take(folder: Path) -> Batches:
 
 
 def jpeg_datamix(folder: Path, placement: str = "host") -> Batches:
-    """A mix of one source, whose records are read on the host as they are needed."""
+    """A mix of one source, whose records are read on the host as needed."""
     import datamix
 
     settings = {"path": folder, "height": SIZE, "width": SIZE, "mode": "RGB", "operators": "[]"}
@@ -82,12 +82,12 @@ def jpeg_datamix(folder: Path, placement: str = "host") -> Batches:
 
 
 def jpeg_default(folder: Path) -> Batches:
-    """The same as it comes: what fits into memory is decoded once, before the first batch."""
+    """The same by default: what fits into memory is decoded once, before the first batch."""
     return jpeg_datamix(folder, "auto")
 
 
 def jpegs(photos: Path, directory: Path, copies: int = 100) -> Path:
-    """The photos, each many times."""
+    """A folder with many copies of each photo."""
     for path in photos.glob("*/*.jpg"):
         for copy in range(copies):
             to = directory / path.parent.name / f"{path.stem}-{copy:02}.jpg"
@@ -138,7 +138,7 @@ def parquet_take(folder: Path) -> Batches:
 
 
 def parquet_datamix(folder: Path, placement: str = "host") -> Batches:
-    """A mix of two sources, whose records are read on the host as they are needed."""
+    """A mix of two sources, whose records are read on the host as needed."""
     import datamix
 
     a, b = sorted(folder.glob("*.parquet"))
@@ -154,12 +154,12 @@ def parquet_datamix(folder: Path, placement: str = "host") -> Batches:
 
 
 def parquet_default(folder: Path) -> Batches:
-    """The same as it comes: what fits into memory is decoded once, before the first batch."""
+    """The same by default: what fits into memory is decoded once, before the first batch."""
     return parquet_datamix(folder, "auto")
 
 
 def parquets(path: Path, directory: Path, copies: int = 10) -> Path:
-    """Two files, each of the images of a Parquet file many times, in row groups of 1,000."""
+    """Two files, each with many copies of the images of a Parquet file, in row groups of 1,000."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -200,7 +200,7 @@ def main() -> None:
         if arguments.only:
             contestant = next(each for each in contestants if each.__name__ == arguments.only)
             print(json.dumps(rate(contestant, Path(path), arguments.seconds)), flush=True)
-            os._exit(0)  # worker processes of others may not end by themselves
+            os._exit(0)  # worker processes of other libraries may not end by themselves
         with tempfile.TemporaryDirectory() as directory:
             data = make(Path(path), Path(directory))
             rates: dict[str, list[float]] = {each.__name__: [] for each in contestants}

@@ -1,13 +1,12 @@
-"""Whether a change has made anything slower: two checkouts do the same work in turns, and their ratios are printed.
+"""Test whether a change has made anything slower: two checkouts do the same work in turns.
 
     git worktree add ../before HEAD~20
     python scripts/bench_guard.py ../before . --turns 7
 
-Each turn runs the work of both, one after the other, every second time the other one first, so that a busy moment of
-the machine meets both. Everything runs in processes of its own that import from the checkout. What is printed is how
-much longer the second one takes: the median of the turns, and their quartiles. A quantity is marked where even the
-quartile that is kinder to the second one lies above the margin; the exit status is then 1. Seconds are of the
-processor, all threads together; `--wall` takes the clock's.
+Each turn runs the work of both, in alternating order, so that background load affects both. Everything runs in separate
+processes that import from the checkout. The script prints how many times as long the second checkout takes: the median
+of the turns, and their quartiles. A quantity is marked if even the lower quartile is above the margin; the exit status
+is then 1. Times are CPU seconds of all threads together; with `--wall`, elapsed seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COMMANDS = {
 
 
 def in_process(num_records: int, num_batches: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds of what a program does that uses datamix: import and load it, take a first batch, and then many."""
+    """Seconds of the steps of a program that uses datamix: importing, loading, the first batch, many batches."""
     import numpy as np
 
     begun = clock()
@@ -70,7 +69,7 @@ def of_children() -> float:
 
 
 def turn(checkout: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """The seconds that a checkout takes for everything."""
+    """The seconds that a checkout takes, by quantity."""
     paths = os.pathsep.join([str(checkout), str(checkout / "datamix" / "plugins")])
     environment = os.environ | {"PYTHONPATH": paths}
     clock = time.perf_counter if arguments.wall else of_children
@@ -99,15 +98,15 @@ def turn(checkout: Path, arguments: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path, help="a checkout")
-    parser.add_argument("after", type=Path, help="another one")
+    parser.add_argument("before", type=Path, help="the checkout to compare with")
+    parser.add_argument("after", type=Path, help="the checkout to test")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--margin", type=float, default=1.1, help="what counts as slower")
-    parser.add_argument("--records", type=int, default=20_000, help="of each of two sources")
-    parser.add_argument("--batches", type=int, default=3000, help="of 256; as many records in batches of 16")
+    parser.add_argument("--margin", type=float, default=1.1, help="the ratio that counts as slower")
+    parser.add_argument("--records", type=int, default=20_000, help="records of each of two sources")
+    parser.add_argument("--batches", type=int, default=3000, help="of 256 records; as many records are also read by 16")
     parser.add_argument("--leave-out", nargs="*", default=[], choices=list(COMMANDS))
-    parser.add_argument("--wall", action="store_true", help="seconds of the clock, not of the processor")
-    parser.add_argument("--json", type=Path, help="where the seconds of all turns go")
+    parser.add_argument("--wall", action="store_true", help="measure elapsed seconds, not CPU seconds")
+    parser.add_argument("--json", type=Path, help="the file for the seconds of all turns")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

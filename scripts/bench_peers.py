@@ -1,17 +1,17 @@
-"""How fast others do the same work: a table of samples per second, one contestant a process, measured in rounds.
+"""Compare datamix with other libraries at the same work: a table of records per second, measured in rounds.
 
     pip install -e . torch tensorflow-cpu datasets grain 'datarax>=0.1.17'
     python scripts/bench_peers.py
     python scripts/bench_peers.py --bytes 784 12288 150528 --where memory disk --batch 256
 
-The work: two sources of uint8 images, shuffled, mixed one to one without end, each normalised in its own way, labels of
-the second raised by 10, the source's number added; batches of float32 images and int32 labels. Images are 28×28×1 (784
-bytes, 20,000 a source), 64×64×3 (12,288 bytes) or 224×224×3 (150,528 bytes). They lie in memory, or in files that the
-operating system has in its cache, which each library reads in its own way. A library that is not installed is left out
-and said so. Every contestant first gives some thousand records, whose sources, labels and pixels are checked; then all
-run in rounds, so that a busy moment of the machine meets them all, and the median counts. Settings are each library's
-own fastest that do this work, as far as we know them; where several come to mind, each has a row. What is said to be
-missing was not found in the library's documentation.
+The work: shuffle two sources of uint8 images, mix them one to one without end, normalise each in its own way, add 10 to
+the labels of the second, and add the number of the source; the results are batches of float32 images and int32 labels.
+Images are 28×28×1 (784 bytes, 20,000 per source), 64×64×3 (12,288 bytes) or 224×224×3 (150,528 bytes). They are in
+memory, or in files in the cache of the operating system, which each library reads in its own way. Libraries that are
+not installed are listed as left out. Each contestant runs in its own process and first makes several thousand records,
+whose sources, labels and pixels are checked; then all run in rounds, so that background load affects all of them, and
+the median counts. Settings are the fastest of each library for this work that we know of; if several are plausible,
+each has a row. Features that the table calls missing were not found in the library's documentation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Batches = Iterator[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: records of so many bytes, and the folder where they lie; None for memory."""
+    """The work: the bytes of a record, and the folder of the files; None for memory."""
 
     num_bytes: int = 784
     directory: Path | None = None
@@ -52,22 +52,22 @@ class Work:
 
     @property
     def num_records(self) -> int:
-        """Of a source."""
+        """The number of records of each source."""
         return min(20_000, 2**26 // self.num_bytes)
 
     @property
     def num_checked(self) -> int:
-        return max(5_120, min(20_480, 3 * self.num_records))  # 20 batches at least: shares drawn at random are checked
+        return max(5_120, min(20_480, 3 * self.num_records))  # 20 batches or more: random shares are checked
 
 
 WORK = Work()  # of this process
 
 
 def data() -> list[dict[str, np.ndarray]]:
-    """The two sources; a record's brightness tells its source and label."""
+    """The two sources; the brightness of a record encodes its source and label."""
     if WORK.directory is not None:
         paths = [{leaf: WORK.directory / f"{name}-{leaf}.npy" for leaf in ("image", "label")} for name in NAMES]
-        # As torch wants them: memory that may be written to, of which a copy is made if it is.
+        # Copy on write: torch needs writable memory.
         return [{"image": np.load(each["image"], mmap_mode="c"), "label": np.load(each["label"])} for each in paths]
     generator = np.random.default_rng(0)
     sources = []
@@ -95,7 +95,7 @@ def finished(image: Any, label: Any, source: int) -> tuple[Any, Any]:
 
 
 def datamix(batch_size: int, output: str = "numpy") -> Batches:
-    """datamix: exact shares, every epoch another order."""
+    """datamix: exact shares, and a new order in every epoch."""
     import datamix
 
     operators = [
@@ -114,7 +114,7 @@ def datamix_jax(batch_size: int) -> Batches:
 
 
 def numpy(batch_size: int) -> Batches:
-    """By hand: half of each batch from each source, whole-batch operations."""
+    """Hand-written NumPy: half of each batch from each source, operations on whole batches."""
     sources, generator = data(), np.random.default_rng(0)
     orders = [generator.permutation(WORK.num_records) for _ in sources]
     at, half = 0, batch_size // 2
@@ -135,7 +135,7 @@ def numpy(batch_size: int) -> Batches:
 
 
 def fill(batch_size: int) -> Batches:
-    """No work at all: the output's bytes, written into memory that is already there."""
+    """No work at all: write the bytes of the output into allocated memory."""
     batch = {
         "image": np.empty((batch_size, *WORK.shape), np.float32),
         "label": np.empty(batch_size, np.int32),
@@ -166,7 +166,7 @@ def _tf_map(tf: Any, source: int) -> Callable[[Any], Any]:
 
 
 def _tf_parts(tf: Any) -> list[Any]:
-    """The sources, shuffled and without end; the shuffle's buffer holds every record, of files too."""
+    """The sources, shuffled and without end; the shuffle buffer holds every record, even of files."""
     parts = []
     for arrays in data():
         if WORK.directory is None:
@@ -229,7 +229,7 @@ def torch_workers(batch_size: int) -> Batches:
 
 
 def hf(batch_size: int) -> Batches:
-    """Hugging Face datasets: `interleave_datasets`; images as bytes and Arrow batches, the work on whole batches."""
+    """Hugging Face datasets: `interleave_datasets` of images as bytes, in Arrow batches; the work on whole batches."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -315,7 +315,7 @@ def datarax(batch_size: int) -> Batches:
 
 
 def datarax_tutorial(batch_size: int) -> Batches:
-    """Datarax, as its multi-source tutorial does it: a pipeline a source, whose batches alternate."""
+    """Datarax, as in its tutorial on several sources: a pipeline per source, whose batches alternate."""
     import jax.numpy as jnp
     from datarax.operators import ElementOperator, ElementOperatorConfig
     from datarax.pipeline import Pipeline
@@ -339,7 +339,7 @@ def datarax_tutorial(batch_size: int) -> Batches:
             yield next(batches)
 
 
-# What each is called in the table, the distributions it needs, and what it cannot do of what datamix does here.
+# By name in the table: the function, the distribution that it needs, and what it lacks of what datamix does here.
 RANDOM = "draws the ratio at random"
 CONTESTANTS: dict[str, tuple[Callable[[int], Batches], str, str]] = {
     "datamix": (datamix, "datamix-jax", ""),
@@ -366,12 +366,12 @@ CONTESTANTS: dict[str, tuple[Callable[[int], Batches], str, str]] = {
 }
 
 
-# Datarax's source of files that are not held in memory, of 0.1.17, gives one leaf, and so no labels.
+# The source of Datarax 0.1.17 for files that are not loaded into memory has one leaf, and so no labels.
 IN_MEMORY = ("Datarax MixDataSourcesNode", "Datarax's tutorial, batches in turn")
 
 
 def check(batches: Batches, batch_size: int) -> None:
-    """Raise AssertionError unless the first records are what the work asks for, in distribution and in each pixel."""
+    """Raise AssertionError unless the first records have the right distribution and pixels."""
     sources, labels, levels = [], [], []
     for _, batch in zip(range(-(-WORK.num_checked // batch_size)), batches, strict=False):
         image = np.asarray(batch["image"])
@@ -386,7 +386,7 @@ def check(batches: Batches, batch_size: int) -> None:
     source, label, pixels = np.concatenate(sources), np.concatenate(labels), np.concatenate(levels, axis=1)
     count = np.array([[np.sum((source == i) & (label == 10 * i + k)) for k in range(10)] for i in range(2)])
     assert count.sum() == len(source), "a label that belongs to no source"
-    # Five standard deviations of independent draws, the widest of all ways to mix; batches of one source are wider yet.
+    # Five standard deviations of independent draws, which vary most; batches of one source vary even more.
     share, spread = count.sum(axis=1) / len(source), 5 * np.sqrt(0.25 / (len(source) / batch_size))
     assert abs(share - 0.5).max() < min(spread, 0.49), share
     expected = np.array([np.bincount(arrays["label"], minlength=10) / WORK.num_records for arrays in data()])
@@ -398,12 +398,12 @@ def check(batches: Batches, batch_size: int) -> None:
 
 
 def cpu_s() -> float:
-    """Seconds of the processor: of this process, all threads together, and of its workers."""
+    """CPU seconds of all threads of this process and of its workers."""
     return time.process_time() + sum(sum(worker.cpu_times()[:2]) for worker in psutil.Process().children())
 
 
 def work(name: str, task: Work, batch_size: int, seconds: float, clock: Callable[[], float]) -> None:
-    """One contestant's process: it answers each line on standard input with the samples per second of one round."""
+    """Run a contestant: answer each line on standard input with the records per second of one round."""
     global WORK
     WORK = task
     answers = os.fdopen(os.dup(1), "w")
@@ -424,7 +424,7 @@ def work(name: str, task: Work, batch_size: int, seconds: float, clock: Callable
 
 
 def version_of(distribution: str) -> str | None:
-    """What is installed, and in which version."""
+    """The installed version of a distribution."""
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"
     except importlib.metadata.PackageNotFoundError:
@@ -434,11 +434,11 @@ def version_of(distribution: str) -> str | None:
 def measure(
     names: list[str], task: Work, batch_size: int, seconds: float, repeats: int, clock: str
 ) -> dict[str, dict[str, Any]]:
-    """Samples per second of each contestant: its median, and all rounds."""
+    """Records per second of each contestant: the median, and all rounds."""
     processes, rows = {}, {}
     for name in names:
         distribution = CONTESTANTS[name][1]
-        # TensorFlow for the processor alone is another distribution.
+        # TensorFlow for CPUs is another distribution.
         version = next(filter(None, map(version_of, (distribution, f"{distribution}-cpu"))), None)
         if version is None:
             print(f"{name}: {distribution} is not installed", file=sys.stderr)
@@ -480,7 +480,7 @@ def measure(
 
 
 def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
-    """The table: thousand samples per second, and how many times as fast datamix is."""
+    """The table: thousands of records per second, and how many times as fast datamix is."""
     sizes = list(results)
     head = [
         "",
@@ -506,17 +506,17 @@ def markdown(results: dict[int, dict[str, dict[str, Any]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 16], help="batch sizes")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each round")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each contestant")
-    parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), help="contestants; all, if not given")
-    parser.add_argument("--json", type=Path, default=Path("bench_peers.json"), help="where the results go")
-    parser.add_argument("--bytes", type=int, nargs="+", default=[784], choices=list(SHAPES), help="of an image")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of each round")
+    parser.add_argument("--repeats", type=int, default=5, help="number of rounds")
+    parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), help="contestants; by default all")
+    parser.add_argument("--json", type=Path, default=Path("bench_peers.json"), help="the file for the results")
+    parser.add_argument("--bytes", type=int, nargs="+", default=[784], choices=list(SHAPES), help="bytes of an image")
     parser.add_argument("--where", nargs="+", default=["memory"], choices=["memory", "disk"])
     parser.add_argument(
         "--clock",
         default="wall",
         choices=["wall", "cpu"],
-        help="cpu: the processor's seconds, on a machine that is busy",
+        help="cpu: CPU seconds, for a busy machine",
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)

@@ -1,12 +1,12 @@
-"""How fast resident records become batches where that is not simple: ratios of what is measured in turns.
+"""Measure how fast resident records become batches in difficult cases, as ratios to a reference.
 
     python scripts/bench_pipeline.py
 
-Short epochs against an endless mix, small batches against NumPy's, arrays of JAX against NumPy's views, sources of as
-many shapes as there are of them against sources of one, a copy of large records against NumPy's; and the seconds to the
-first batch, and to a batch by index. All contestants of a row run in turns, so that a busy moment of the machine meets
-them all, and the median of the ratios of each turn counts: of the time that passes, and of the processor time of all
-threads, which says more on a machine that others use too.
+The cases are short epochs against an endless mix, small batches against NumPy's, JAX arrays against NumPy's views,
+sources that all have different shapes against sources of one shape, and copies of large records against NumPy's; also,
+the seconds to the first batch, and to a batch by index. Both contestants of a row run in turns, so that background load
+affects both, and the median of the ratios of all turns counts: of elapsed time, and of the CPU time of all threads,
+which is more reliable on a shared machine.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ TO_FLOAT_AND_RESIZE = "[to_float,{resize:{height: 24,width: 24}}]"
 
 
 def images(name: str, num_records: int, *shape: int) -> dict[str, np.ndarray]:
-    """Records of random bytes with labels; of one name and shape always the same."""
+    """Records of random bytes with labels, the same for the same name and shape."""
     draw = np.random.default_rng(len(name) + sum(shape))
     values = np.frombuffer(draw.bytes(num_records * int(np.prod(shape))), np.uint8).reshape(num_records, *shape)
     return {"image": values, "label": draw.integers(0, 10, num_records)}
 
 
 def again_and_again(pipeline: datamix.Pipeline) -> Batches:
-    """One epoch after the other."""
+    """The batches of one epoch after the other, without end."""
     return itertools.chain.from_iterable(itertools.repeat(pipeline))
 
 
 def by_hand(data: Mapping[str, Mapping[str, np.ndarray]], batch_size: int, dtype: str = "uint8") -> Batches:
-    """Batches of the images of two sources, shuffled, by NumPy, each in new memory; as floats from 0 to 1."""
+    """Batches of shuffled images of two sources, by NumPy, each in new memory; floats are from 0 to 1."""
     parts, draw, half = [leaves["image"] for leaves in data.values()], np.random.default_rng(0), batch_size // 2
     while True:
         orders = [draw.permutation(len(part)) for part in parts]
@@ -56,7 +56,7 @@ def by_hand(data: Mapping[str, Mapping[str, np.ndarray]], batch_size: int, dtype
 
 
 def times(batches: Batches, seconds: float) -> tuple[float, float]:
-    """Seconds a batch: what passes, and the processor's."""
+    """Elapsed seconds and CPU seconds per batch."""
     begun, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begun < seconds:
         for _ in range(10):
@@ -66,7 +66,7 @@ def times(batches: Batches, seconds: float) -> tuple[float, float]:
 
 
 def compare(contestant: Batches, other: Batches, seconds: float, rounds: int) -> dict[str, float]:
-    """How many times as fast one is as the other: medians over rounds, after one to warm up."""
+    """How many times as fast one is as the other: medians over rounds, after a warm-up round."""
     pairs = [(times(contestant, seconds), times(other, seconds)) for _ in range(rounds + 1)][1:]
     return {
         "ratio": statistics.median(theirs[0] / mine[0] for mine, theirs in pairs),
@@ -83,7 +83,7 @@ def timed(call: Any) -> tuple[float, Any]:
 
 
 def of_shapes(num_sources: int, num_shapes: int) -> datamix.Pipeline:
-    """Sources of square images of some sizes, in the mean of all sources the same, resized to one."""
+    """A mix of square images of `num_shapes` sizes with the same mean for all, which are resized to one size."""
     least = 26 + (num_sources - num_shapes) // 2
     sides = {f"s{i}": least + i % num_shapes for i in range(num_sources)}
     sources = {name: images("s", 2000, side, side, 1) for name, side in sides.items()}
@@ -94,12 +94,12 @@ def of_shapes(num_sources: int, num_shapes: int) -> datamix.Pipeline:
 def main() -> None:
     """Print a line for each comparison, and write `bench_pipeline.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of one contestant in one round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of one contestant in one round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shapes", type=int, default=16)
-    parser.add_argument("--megabytes", type=int, default=300, help="of the large records")
+    parser.add_argument("--megabytes", type=int, default=300, help="size of all large records")
     options = parser.parse_args()
-    logging.getLogger("datamix").setLevel("ERROR")  # of epochs that nobody foresees
+    logging.getLogger("datamix").setLevel("ERROR")  # no warnings about epochs
     results: dict[str, dict[str, float]] = {}
 
     def row(name: str, contestant: Batches, other: Batches) -> None:

@@ -1,8 +1,8 @@
-"""Measure what many sources cost: loading, planning, reporting, looking up; and epochs shorter than a chunk.
+"""Measure the cost of many sources in loading, planning, reporting and look-ups; and of epochs shorter than a chunk.
 
     python scripts/bench_sources.py --sources 2 128 512 1000
 
-Seconds are of the processor, in one process.
+Times are CPU seconds of one process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", type=int, nargs="+", default=[2, 128, 512, 1000])
     counts = parser.parse_args().sources
-    load(2)  # what the first one imports and compiles
+    load(2)  # the first call imports and compiles
     for count in counts:
         print(f"load, {count} sources: {seconds(lambda count=count: load(count)):.2f} s")
     for count in counts:
@@ -55,14 +55,14 @@ def main() -> None:
 
 
 def mix_of(count: int) -> tuple[dict[str, int], dict[str, float]]:
-    """Sizes of sources, and weights over four orders of magnitude."""
+    """The sizes of sources, and weights over four orders of magnitude."""
     generator = np.random.default_rng(0)
     names = [f"s{i}" for i in range(count)]
     return dict.fromkeys(names, 20_000), dict(zip(names, map(float, 10 ** generator.uniform(0, 4, count)), strict=True))
 
 
 def load(count: int) -> object:
-    """A pipeline of as many sources in memory."""
+    """A pipeline of `count` sources in memory."""
     record = {"image": np.zeros((40, 8, 8, 1), np.uint8), "label": np.zeros(40, np.int32)}
     return datamix.load("stop=forever", f"batch.size={_BATCH}", sources={f"s{i}": record for i in range(count)})
 
@@ -75,13 +75,13 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def turns(run: Callable[[], int]) -> float:
-    """Nanoseconds of CPU a record, the median of several turns."""
+    """CPU nanoseconds per record: the median of several turns."""
     run()
     return statistics.median(seconds(run) * 1e9 / run() for _ in range(_TURNS))
 
 
 def look_up(plan: datamix.Plan) -> float:
-    """Nanoseconds of CPU for a record, source, epoch and number, in the compiled program."""
+    """CPU nanoseconds to find the source, epoch and number of a record in the compiled program."""
     arrays, batches = jax.tree.map(jnp.asarray, arrays_of(plan)), 64
     cursor = jax.device_put(cursor_at(plan, 0))
 
@@ -96,7 +96,7 @@ def look_up(plan: datamix.Plan) -> float:
 
 
 def iterate(size: int) -> Callable[[], int]:
-    """Going through epochs of so many records, about 50,000 together."""
+    """A function that iterates over epochs of `size` records, about 50,000 records in total."""
     generator = np.random.default_rng(0)
     sources: dict[str, Any] = {
         name: {"image": generator.integers(0, 255, (size // 2, 28, 28, 1), np.uint8), "label": np.zeros(size // 2, int)}

@@ -1,11 +1,12 @@
-"""What it takes to start, and to run a sweep: CPU seconds of whole processes, children included.
+"""Measure what it takes to start, and to run a sweep: CPU seconds of whole processes, including children.
 
     python scripts/bench_start.py --data DIRECTORY --turns 5 --jobs 9 36
 
-Each command takes its turn after the others, and medians are printed, with the ratio to a baseline of the same run: the
-imports that training by hand needs, and for sweeps a hand-written program which trains and tests a linear model on all
-ratios under `vmap`, and draws what it finds. DIRECTORY holds MNIST and Fashion-MNIST as TFDS prepares them; without it,
-the built-in stand-ins are used. What compiling and decoding leave in the cache is there before the first turn.
+The commands run in turns. The script prints medians, and ratios to a baseline of the same run: the imports that a
+hand-written training program needs, and for sweeps, a hand-written program that trains and tests a linear model on all
+ratios under `vmap` and draws the results. DIRECTORY has MNIST and Fashion-MNIST as prepared by TFDS; without it, the
+built-in stand-ins are used. The first turn fills the caches of compiled programs and decoded records, and does not
+count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STEPS, BATCH = 200, 64
 
 
 def by_hand(arrays: str, num_jobs: int) -> None:
-    """The sweep as one would write it."""
+    """The sweep as a hand-written program."""
     import jax
     import jax.numpy as jnp
     import matplotlib.pyplot as plt
@@ -76,7 +77,7 @@ def by_hand(arrays: str, num_jobs: int) -> None:
 
 
 def save_arrays(path: Path, overrides: list[str]) -> None:
-    """Keep the records of both sources where a hand-written program finds them."""
+    """Save the records of both sources for the hand-written program."""
     import numpy as np
 
     import datamix

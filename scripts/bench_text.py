@@ -1,13 +1,13 @@
-"""How fast packed tokens come out of a mix, against other libraries on the same documents: ratios within one run.
+"""Measure how fast a mix delivers packed tokens, as ratios to other libraries on the same documents in the same run.
 
     pip install -e '.[text]' grain datasets torch
     python scripts/bench_text.py [--quick] [--dir DIR]
 
-The work: three corpora of documents of lognormal length, tokenised, packed into records of 1,024 tokens with segments
-and positions, mixed 3:1:1 without end, in batches of 32. A slot is a place for a token, padding included. Each figure
-is the median of rounds in which all contestants take turns, so that a busy moment of the machine meets them all. What
-is not installed is left out and said so. Tokenising is compared with calling `tokenizers` in batches on all cores;
-`chunk` with gathering the same rows from a memory map and widening them to int32, and nothing else.
+The work: tokenise three corpora of documents of lognormal length, pack them into records of 1,024 tokens with segments
+and positions, and mix them 3:1:1 without end, in batches of 32. Speed counts places for tokens ("slots"), including
+padding. Each figure is the median of rounds in which all contestants take turns, so that background load affects all of
+them. Libraries that are not installed are listed as left out. Tokenising is compared with calling `tokenizers` in
+batches on all cores; `chunk` with only gathering the same rows from a memory map and widening them to int32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORDS = [f"word{i:03d}" for i in range(1000)]
 
 
 def corpora(directory: Path, num_documents: int) -> list[list[np.ndarray]]:
-    """The documents as tokens, which are written as token files as well."""
+    """Write documents of tokens as token files, and return them."""
     draw = np.random.default_rng(0)
     sources = []
     for i in range(len(WEIGHTS)):
@@ -102,7 +102,7 @@ def hugging_face_batches(documents: list[list[np.ndarray]], num_workers: int = 2
         parts.append(rows.to_iterable_dataset(num_shards=num_workers).shuffle(seed=0).repeat(None))
     probabilities = [weight / sum(WEIGHTS) for weight in WEIGHTS]
     mixed = datasets.interleave_datasets(parts, probabilities=probabilities, seed=0).with_format("torch")
-    workers = {"num_workers": num_workers, "multiprocessing_context": "spawn"}  # JAX runs threads, which forbid a fork
+    workers = {"num_workers": num_workers, "multiprocessing_context": "spawn"}  # JAX runs threads, so a fork is unsafe
     for batch in torch.utils.data.DataLoader(mixed, batch_size=BATCH, **workers):
         yield batch["tokens"].numel()
 
@@ -229,8 +229,8 @@ def chunking(directory: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="little work, to see that it runs")
-    parser.add_argument("--dir", type=Path, help="where to put the corpora; by default a folder that is removed")
+    parser.add_argument("--quick", action="store_true", help="do little work, to test that it runs")
+    parser.add_argument("--dir", type=Path, help="the folder for the corpora; by default a temporary one")
     arguments = parser.parse_args()
     num_documents, seconds, count = (200, 0.1, 1) if arguments.quick else (6000, 2.0, 5)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as name:

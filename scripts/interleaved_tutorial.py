@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Two datasets, one stream
 #
-# MNIST and Fashion-MNIST as one dataset of 20 classes: alternating whole batches of the one and the other.
-# The same as `python -m datamix experiment=interleaved_tutorial`, told in Python. Run it cell by cell, or as a script:
+# MNIST and Fashion-MNIST as one dataset of 20 classes, in batches that alternate between the two.
+# This is `python -m datamix experiment=interleaved_tutorial` in Python. Run it cell by cell, or as a script:
 # overrides on its command line are added to those below, such as `data.dir=…`.
 
 # %%
@@ -18,9 +18,9 @@ more = [] if "ipykernel" in sys.modules else sys.argv[1:]
 # %% [markdown]
 # ## Sources, each with its own preprocessing
 #
-# Each dataset's YAML file knows how its images become numbers: float32 / 255, then its own mean and deviation. Here
-# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own. Where a dataset
-# cannot be had, its stand-in takes its place, and a warning says so.
+# Each dataset's YAML file says how its images become numbers: float32 / 255, then its own mean and deviation. Here
+# each gives its first 2,000 records, or all it has, in an order drawn from a seed of its own. If a dataset
+# is not available, its stand-in takes its place, and a warning says so.
 
 # %%
 pipeline = datamix.load(
@@ -68,7 +68,7 @@ print(seven_to_three.plan.report())
 # ## Different formats in one mix
 #
 # Records of all sources must agree after their operators. Colour images of 32×32 pixels become grey ones of 28×28, by
-# operators of their own; here they are arrays in memory, as a dataset of yours may be.
+# operators of their own; here they are arrays in memory, as your own data may be.
 
 # %%
 color = {
@@ -101,7 +101,7 @@ figure.savefig("interleaved.png")
 # %% [markdown]
 # ## What an interleaver cannot do
 #
-# A mix is a pure function of its position. Its state is a few integers: from any step it goes on with the same
+# A mix is a pure function of its position. Its state is a few integers: from any step, it continues with the same
 # records, in the same order, under any number of workers.
 
 # %%
@@ -114,7 +114,7 @@ resumed.load_state_dict(state)
 print("resumed at step 5:", np.array_equal(next(resumed)["image"], next(iterator)["image"]))
 
 # %% [markdown]
-# And any batch is there at once: batch 9 needs none of those before it.
+# Any batch is available at once: batch 9 does not need those before it.
 
 # %%
 again = pipeline[9]

@@ -1,10 +1,10 @@
-"""Simulate a mix of 10^12 records from 10,000 sources on 1 to 4,096 hosts: what it costs, and where it bends first.
+"""Simulate a mix of 10^12 records from 10,000 sources on 1 to 4,096 hosts: its costs, and what limits it first.
 
     python scripts/simulate_scale.py
 
-Nothing is modelled that datamix has: the plan is a `datamix.Plan`, the rows of a host are those that a pipeline gives
-its rank, and one host of the largest number runs a whole pipeline, whose sources make up what they are asked for. Files
-are those that so many records would lie in. Seconds are of the processor, in one process.
+The script runs datamix itself, not a model of it: the plan is a `datamix.Plan`, the rows of a host are those that a
+pipeline gives to its rank, and the last of the largest number of hosts runs a whole pipeline, whose sources generate
+records on request. Files are those in which so many records would be stored. Times are CPU seconds of one process.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from datamix.pipeline.locate import arrays_of, cursor_at
 from datamix.pipeline.program import compiled_locate
 from datamix.spec import LeafSpec
 
-_MOST_RECORDS = 2**31  # of a source: counts within a call have to fit into 32 bits beside them
+_MOST_RECORDS = 2**31  # of a source, so that with counts within a call they fit into 32 bits
 _SAMPLED_RANKS = 32
 _TEMPERATURE = 0.7  # the weight of a source is its size to this power
 
 
 class MadeUp:
-    """A source of records that are made up when they are asked for, of 4,096 tokens each."""
+    """A source that generates records on request, each of 4,096 tokens."""
 
     provenance, class_names = "procedural", ()
 
@@ -47,10 +47,10 @@ class MadeUp:
 
 
 def sizes_of(num_sources: int, num_records: int) -> dict[str, int]:
-    """Sizes of sources over four decades, which add up to about `num_records`."""
+    """The sizes of sources, over four decades, with a sum of about `num_records`."""
     sizes = np.random.default_rng(0).lognormal(sigma=1.5, size=num_sources)
     sizes *= num_records / sizes.sum()
-    for _ in range(50):  # what is cut off the largest goes to the others
+    for _ in range(50):  # records beyond the limit of large sources go to the others
         cut = sizes >= _MOST_RECORDS
         if cut.all():
             break
@@ -61,7 +61,7 @@ def sizes_of(num_sources: int, num_records: int) -> dict[str, int]:
 
 
 def cost(run: Callable[[], Any]) -> tuple[Any, float, int]:
-    """What a call gives, the CPU seconds it takes, and the bytes by which the process grows."""
+    """The result of a call, its CPU seconds, and the bytes by which the process grows."""
     process = psutil.Process()
     before, begun = process.memory_info().rss, time.process_time()
     result = run()
@@ -73,8 +73,8 @@ def num_bytes(tree: Any) -> int:
 
 
 def plan_costs(plan: datamix.Plan, batch: int, far: int) -> dict[str, float]:
-    """What looking up costs: milliseconds of a batch at the beginning and far off, nanoseconds a compiled record."""
-    plan.take(0, batch)  # what is computed once
+    """The costs of look-ups: milliseconds per batch at the beginning and far on, nanoseconds per record if compiled."""
+    plan.take(0, batch)  # computes what is kept for all calls
     arrays, array_bytes = (placed := jax.tree.map(jnp.asarray, arrays_of(plan))), num_bytes(placed)
     locate = compiled_locate()
     cursor, seek_s, _ = cost(lambda: jax.device_put(cursor_at(plan, far)))
@@ -93,13 +93,13 @@ def plan_costs(plan: datamix.Plan, batch: int, far: int) -> dict[str, float]:
 
 
 def files_of(plan: datamix.Plan, selection: datamix.mixing.plan.Selection, file_records: int) -> np.ndarray:
-    """The file of each record, counted through all sources, int64."""
+    """The file of each record, numbered across all sources, int64."""
     files = -(-np.asarray(plan.sizes) // file_records)
     return (np.cumsum(files) - files)[selection.source] + selection.record // file_records
 
 
 def distinct(owner: np.ndarray, item: np.ndarray, num_owners: int) -> np.ndarray:
-    """How many different items each owner has, int64 [num_owners]."""
+    """The number of distinct items of each owner, int64 [num_owners]."""
     keys = np.unique(owner * (item.max() + 1) + item)
     return np.bincount(keys // (item.max() + 1), minlength=num_owners)
 
@@ -107,7 +107,7 @@ def distinct(owner: np.ndarray, item: np.ndarray, num_owners: int) -> np.ndarray
 def host_costs(
     plans: dict[str, datamix.Plan], hosts: int, batch: int, steps: int, first: int, file_records: int
 ) -> Any:
-    """What each of so many hosts touches in a step, and in all of some steps, at the position `first`."""
+    """The number of files that each host reads in one step and in `steps` steps, from the position `first`."""
     rows = [shard_rows(batch, rank, hosts) for rank in range(hosts)]
     assert [rows[0].start, *(each.stop for each in rows)] == [*(each.start for each in rows), batch]
     sizes = np.asarray([each.stop - each.start for each in rows])
@@ -124,8 +124,8 @@ def host_costs(
             "files_a_step": [float(of_step.mean()), int(of_step.max())],
             "files_of_window": [float(of_window.mean()), int(of_window.max())],
         }
-    # Of a hundredth of the sources, which are slow: how many of their records a host reads a step, on the mean over
-    # all and, as all wait for the last one, on the mean over the host of each step that has most.
+    # If every hundredth source is slow: how many slow records a host reads in a step, on average over all hosts, and
+    # on average over the host of each step that reads most, since all hosts wait for the last one.
     slow = (selection.source % 100 == 0).astype(np.int64)
     of_host = np.bincount(step * hosts + rank, weights=slow, minlength=steps * hosts).reshape(steps, hosts)
     result["slow_records"] = [float(of_host.mean()), float(of_host.max(axis=1).mean())]
@@ -133,16 +133,16 @@ def host_costs(
 
 
 def lost_host(plan: datamix.Plan, hosts: int, batch: int, first: int) -> dict[str, float]:
-    """What is left after one host of several is lost; the shards of those that go on are the same batch."""
-    whole, left = plan.take(first, batch), hosts - 1
-    for rank in np.unique(np.linspace(0, left - 1, _SAMPLED_RANKS).astype(int)).tolist():
-        rows = shard_rows(batch, rank, left)
+    """The costs after the loss of one host; checks that the shards of the remaining hosts form the same batch."""
+    whole, remaining = plan.take(first, batch), hosts - 1
+    for rank in np.unique(np.linspace(0, remaining - 1, _SAMPLED_RANKS).astype(int)).tolist():
+        rows = shard_rows(batch, rank, remaining)
         part = plan.take(first + rows.start, rows.stop - rows.start)
         assert all(np.array_equal(mine, of_all[rows]) for mine, of_all in zip(part, whole, strict=True))
-    before, after = (-(-batch // count) for count in (hosts, left))
-    equal = max(count for count in range(1, left + 1) if batch % count == 0)
+    before, after = (-(-batch // count) for count in (hosts, remaining))
+    equal = max(count for count in range(1, remaining + 1) if batch % count == 0)
     return {
-        "hosts": left,
+        "hosts": remaining,
         "step_longer": after / before,
         "dividing_hosts": equal,
         "dividing_longer": batch / equal / before,
@@ -150,7 +150,7 @@ def lost_host(plan: datamix.Plan, hosts: int, batch: int, first: int) -> dict[st
 
 
 def one_host(sizes: dict[str, int], weights: dict[str, float], batch: int, hosts: int, step: int, tokens: int) -> Any:
-    """What the whole pipeline costs that the last rank of so many runs."""
+    """The costs of the whole pipeline on the last rank of `hosts`."""
     sources = {name: MadeUp(size, tokens) for name, size in sizes.items()}
     pipeline, build_s, build_bytes = cost(
         lambda: datamix.mix(sources, weights=weights, stop="forever", batch_size=batch, placement="host")
@@ -216,18 +216,18 @@ def main() -> None:
     parser.add_argument("--records", type=float, default=1e12)
     parser.add_argument("--sources", type=int, default=10_000)
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 8, 64, 512, 4096])
-    parser.add_argument("--batch", type=int, default=16_384, help="records of all hosts together")
-    parser.add_argument("--steps", type=int, default=128, help="over which files are counted")
-    parser.add_argument("--tokens", type=int, default=4096, help="of a record, of 2 bytes")
+    parser.add_argument("--batch", type=int, default=16_384, help="records of a batch, all hosts together")
+    parser.add_argument("--steps", type=int, default=128, help="steps over which files are counted")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a record, of 2 bytes each")
     parser.add_argument("--file-records", type=int, default=2**18)
-    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--json", type=Path, help="the file for the results")
     arguments = parser.parse_args()
     begun, batch, steps = time.perf_counter(), arguments.batch, arguments.steps
-    logging.getLogger("datamix").setLevel(logging.ERROR)  # each source says in which epoch it is
+    logging.getLogger("datamix").setLevel(logging.ERROR)  # without the epochs that each source logs
     far = int(arguments.records) // batch * batch
     sizes = sizes_of(arguments.sources, int(arguments.records))
     weights = {name: size**_TEMPERATURE for name, size in sizes.items()}
-    datamix.Plan({"a": 3, "b": 5}).take(0, 8)  # what is imported
+    datamix.Plan({"a": 3, "b": 5}).take(0, 8)  # imports what it needs
     plan, build_s, build_bytes = cost(lambda: datamix.Plan(sizes, weights, stop="forever", batch_size=batch))
     blocks = datamix.Plan(sizes, weights, stop="forever", batch_size=batch, shuffle="blocks(4)")
     table = []

@@ -1,4 +1,4 @@
-"""From the settings of `adapt` to how the weights of a mix follow training, and what that needs of the mix."""
+"""The settings of `adapt`, by which the weights of a mix follow training, and the checks that the mix allows it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from datamix.pipeline.adapt import Adapt
 
 _LEAST = {"every": (int, 1), "floor": (float, 0), "warmup": (int, 0), "max_epochs": (int, 1)}
-"""The settings of every policy: their types, and what each is at least."""
+"""The settings of every policy: the type and the least value of each."""
 DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(AdaptConfig) if each.name in _LEAST}
-"""Their defaults."""
+"""The defaults of these settings."""
 
 
 def adapt_of(
     settings: Mapping[str, Any], plan: Plan, mix: PlanSpec, unit: str, remainder: str, loss_weight: object, skip: object
 ) -> Adapt:
-    """How the weights of a mix follow training.
+    """Check the settings of a policy, and build the `Adapt` by which the weights of a mix follow training.
 
     Args:
-      settings: The policy's name under "rule", `DEFAULTS`, and its own settings.
-      plan: The plan of the weights with which the mix begins.
+      settings: The policy's name under "rule", the keys of `DEFAULTS`, and the policy's own settings.
+      plan: The plan with the weights at which the mix begins.
       mix: The inputs of that plan.
-      unit: What follows the ratio.
-      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
+      unit: What follows the ratio: "record", or a leaf.
+      remainder: "drop" or "keep" the records at the end of the mix that do not fill a batch.
       loss_weight: The weights of the sources in the loss, or the rule for them.
-      skip: The steps that are left out.
+      skip: The steps that iterators leave out.
 
     Raises:
-      ConfigError: The mix says itself what the policy is to say, or the policy's settings are wrong.
+      ConfigError: A setting of the mix conflicts with the policy, or a setting of the policy is wrong.
     """
     rule, of_every_policy = settings.get("rule"), {key: settings.get(key, default) for key, default in DEFAULTS.items()}
     if not isinstance(rule, str):

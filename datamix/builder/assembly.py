@@ -1,4 +1,4 @@
-"""From opened sources, operators and the settings of a mix to a plan, a graph and a pipeline."""
+"""Assemble opened sources, operators and the settings of a mix into a plan, a graph and a pipeline."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Delivery:
     """How the records of a mix are read and handed out.
 
     Attributes:
-      remainder: Whether records that fill no batch at the end are dropped, or make a short one.
-      shuffle_rows: Whether the rows of each batch are put into another order.
+      remainder: "drop" or "keep" the records at the end of the mix that do not fill a batch.
+      shuffle_rows: Whether the rows of each batch are permuted.
       skip: The steps that iterators leave out; see `parse_skip`.
       placement: Where the records of sources lie; see `datamix.builder.placement.placed`.
-      device_bytes: The most bytes of records on the device, where "auto" decides.
-      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      device_bytes: The limit on the bytes of records on the device under "auto"; None for the default.
+      prefetch_bytes: The limit on the bytes of records read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
     """
 
@@ -62,16 +62,16 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """A mix put together, of which no record is read yet.
+    """A mix with its plan and graph, before its data is read.
 
     Attributes:
       operators: The operators on every record, after the mix.
-      labels: What the labels are, as far as that is known before the data is read.
-      seed: The seed of everything that is drawn, where a source has none of its own.
-      delivery: How the records are read and handed out; its skipped steps are parsed.
-      identity: What determines the sequence, by the key that sets it; not where the data lies.
+      labels: The meaning of the labels, as far as it is known before the data is read.
+      seed: The seed of all random draws, except those of sources that have their own.
+      delivery: How the records are read and handed out; its `skip` is parsed.
+      identity: The settings that determine the sequence, by key, without the location of the data.
       loss_weight: The weights of the sources in the loss, by name; empty for none.
-      adapt: How the weights follow training; None where they do not.
+      adapt: How the weights follow training; None if they do not.
     """
 
     sources: Mapping[str, OpenSource]
@@ -92,7 +92,7 @@ class Assembly:
         return {name: "host" if source.placement == "host" else "device" for name, source in self.sources.items()}
 
     def offset(self, source: str) -> int | None:
-        """The number that is added to a source's labels; None if that depends on labels not yet read."""
+        """The number that is added to a source's labels; None if it depends on labels that are not read yet."""
         return self.graph.label_offset(source)
 
     def spec(self) -> dict[str, LeafSpec]:
@@ -104,27 +104,27 @@ class Assembly:
         return check_specs(self.graph, {name: source.spec for name, source in self.sources.items()}, self.sources)
 
     def num_batches(self) -> int | None:
-        """The number of batches in the whole mix; None without end."""
+        """The number of batches in the whole mix; None if it never ends."""
         return num_batches(self.plan.length, self.batch_size, self.delivery.remainder)
 
     def num_records(self) -> int | None:
-        """The number of records that these batches hold; None without end."""
+        """The number of records in these batches; None if the mix never ends."""
         if self.plan.length is None or self.delivery.remainder == "keep":
             return self.plan.length
         return self.plan.length // self.batch_size * self.batch_size
 
     def fingerprint(self) -> str:
-        """The digest of all that is configured and determines the sequence; what the records hold is not read."""
+        """The digest of all settings that determine the sequence; the contents of records do not count."""
         return digest(settings_of(self.identity, self.plan, self.batch_size, self.delivery.remainder))
 
     def completed(self, *, all_counts: bool = False) -> Self:
-        """The same, with the numbers of classes that need the labels themselves to be read.
+        """The same mix with the numbers of classes of its sources, for which labels are read where necessary.
 
         Args:
-          all_counts: Whether the numbers of classes are wanted that the numbering of classes does not need.
+          all_counts: Whether to include numbers of classes that the numbering of classes does not need.
 
         Raises:
-          SpecError: The sources do not fit together; found before any data is read.
+          SpecError: The sources do not fit together; this is checked before any data is read.
         """
         if self.labels.complete and not (all_counts and None in self.labels.num_classes.values()):
             return self
@@ -136,14 +136,14 @@ class Assembly:
         return replace(self, sources=sources, labels=labels, graph=graph)
 
     def notes_on(self, pipeline: Pipeline) -> list[str]:
-        """The notes on the labels and values of the mix, once its data is read; a sentence each."""
+        """The notes on the records, labels and values of the mix, one sentence each, once its data is read."""
         on_values = notes_on_values(self.sources, pipeline.statistics, self.labels)
         on_values += notes_on_scale(self.sources, self.operators, pipeline.statistics)
         on_values += notes_on_casts(self.sources, self.operators, pipeline.statistics)
         return [*self.notes_on_records(), *self.labels.notes, *on_values]
 
     def notes_on_records(self) -> list[str]:
-        """The notes on what the mix leaves out of the sources, before its data is read; a sentence each."""
+        """The notes on records left out and on features that differ, one sentence each, before the data is read."""
         left_out = [of_source(name, note) for name, source in self.sources.items() for note in source.notes]
         features = _notes_on_features(list(self.sources.values()))
         return [*left_out, *features, *filter(None, [self.plan.left_behind()]), *self.plan.unseen()]
@@ -154,7 +154,7 @@ class Assembly:
 
         complete, delivery = self.completed(), self.delivery
         if reader is None:
-            complete.spec()  # so that a source says how to mend what the pipeline would refuse
+            complete.spec()  # before `Pipeline`, whose error would not say which setting of a source fixes it
         return Pipeline(
             complete.sources,
             complete.graph,
@@ -186,18 +186,26 @@ def assemble(
     loss_weight: object = None,
     adapt: Mapping[str, Any] | None = None,
 ) -> Assembly:
-    """Lay out the plan and the graph of a mix; no record is read, but for the lengths and weights that it may follow.
+    """Lay out the plan and the graph of a mix.
+
+    Only leaves that decide the plan are read (lengths, and leaves to balance or draw by), and labels whose kind is not
+    clear from their declaration and dtype.
 
     Args:
       sources: The sources, in order.
-      mix: How they are mixed; their sizes, seeds and lengths are filled in.
-      delivery: How their records are read and handed out.
+      mix: The inputs of the plan; the sizes, seeds and lengths of the sources are filled in here.
+      delivery: How the records are read and handed out.
       operators: The operators on every record, after the mix.
-      labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
-      labels_like: What the labels are in a mix of other records of these sources, to be numbered as there.
-      unit: What follows the ratio: "record", or the leaf that holds each record's length.
-      loss_weight: The rule of `datamix.mixing.loss_weights`.
-      adapt: How the weights follow training: the policy's name under "rule", what every policy has, and its settings.
+      labels: "union" gives the classes of each source numbers of their own, in the order of the sources; "keep" leaves
+        labels as they are.
+      labels_like: The labels of a mix of other records of these sources, which are then numbered as there.
+      unit: What follows the ratio: "record", "tokens", or the leaf that holds each record's length.
+      loss_weight: The weights of the sources in the loss, or the rule for them; see `datamix.mixing.loss_weights`.
+      adapt: How the weights follow training: the policy's name under "rule", the settings that every policy has, and
+        its own; None if they do not.
+
+    Raises:
+      DatamixError: A source is empty, or the settings and the sources do not fit together.
     """
     for source in sources:
         if not source.num_records:
@@ -240,7 +248,7 @@ def assemble(
         **{f"stop.{key}": end for key, end in (("samples", mix.samples), ("tokens", mix.tokens)) if end is not None},
         "mix.unit": unit,
         "operators": identities(operators),
-        # Only where they are set, so that they change no other fingerprint.
+        # Only if set, so that all other mixes keep their fingerprints.
         **({"batch.shuffle": True} if delivery.shuffle_rows else {}),
         **({"skip": delivery.skip} if delivery.skip else {}),
         **({} if adapt is None else {"adapt": dict(adapt)}),
@@ -269,7 +277,7 @@ def assemble(
 
 
 def _identity(source: OpenSource) -> dict[str, object]:
-    """The settings that determine the records of a source, by key; not where they lie, nor what is not set."""
+    """The settings that determine the records of a source, by key; without locations and settings that are None."""
     places = ("data_dir", "cache_dir", "cache", "path", "files", "url", "offsets", "tokenizer")
     settings = {
         **{key: value for key, value in source.settings.items() if key not in places},
@@ -296,7 +304,7 @@ def _check_tokenizers(sources: Sequence[OpenSource]) -> None:
     for first, second in itertools.pairwise(known):
         if first.tokenizer_digest == second.tokenizer_digest:
             continue
-        # Tokens in a file are made already, and a tokenizer that was chosen is meant, more than the default.
+        # Advise to change the default tokenizer, not a chosen one, and never that of tokens in a file.
         source, other = sorted((second, first), key=lambda each: (each.target == "tokens", _tokenizer(each) != "bytes"))
         text = f"it is another tokenizer than that of {other.name}, and a mix has one"
         mend = f"Set {source.choice('tokenizer', _tokenizer(other))}."
@@ -312,11 +320,11 @@ def _tokenizer(source: OpenSource) -> str:
 
 
 def _check_features(sources: Sequence[OpenSource]) -> None:
-    """Refuse tables of the same columns in another order: one feature would take the place of another, unseen."""
-    for first, source, names, others in _other_features(sources):
-        if sorted(names) == sorted(others):
+    """Refuse tables of the same columns in different orders, which would silently mix up features."""
+    for first, source, names, other_names in _other_features(sources):
+        if sorted(names) == sorted(other_names):
             text = f"sources {first.name!r} and {source.name!r} do not fit together: their features are"
-            text += f" {_some(names)} in {first.name}, but {_some(others)} in {source.name}"
+            text += f" {_some(names)} in {first.name}, but {_some(other_names)} in {source.name}"
             listed = f"[{written(names)}]"
             mend = f'set "{source.choice("features", listed)}"' if source.key else f"open it with features={names}"
             raise SpecError(f"{text}; {mend}.")
@@ -324,8 +332,8 @@ def _check_features(sources: Sequence[OpenSource]) -> None:
 
 def _notes_on_features(sources: Sequence[OpenSource]) -> list[str]:
     notes = []
-    for first, source, names, others in _other_features(sources):
-        pairs = [(there, here) for there, here in zip(names, others, strict=True) if there != here]
+    for first, source, names, other_names in _other_features(sources):
+        pairs = [(there, here) for there, here in zip(names, other_names, strict=True) if there != here]
         places = [
             f"{here} {'stands ' * (i == 0)}where {first.name} has {there}" for i, (there, here) in enumerate(pairs)
         ]
@@ -336,28 +344,28 @@ def _notes_on_features(sources: Sequence[OpenSource]) -> list[str]:
 def _other_features(
     sources: Sequence[OpenSource],
 ) -> Iterator[tuple[OpenSource, OpenSource, list[str], list[str]]]:
-    """The first table and each that has as many features, but others in their places; with the features of both.
+    """The first table and each later one with as many features, but not the same ones in order; with those of both.
 
-    Operators of the user's own may put features right, or know what they are.
+    Sources with operators of the user's own are left out, since these may reorder features.
     """
-    known = [
+    tables = [
         (source, [*names])
         for source in sources
         if (names := getattr(source.whole, "feature_names", ())) and all(map(is_shipped, source.operators))
     ]
-    for source, others in known[1:]:
-        first, names = known[0]
-        if names != others and len(names) == len(others):
-            yield first, source, names, others
+    for source, other_names in tables[1:]:
+        first, names = tables[0]
+        if names != other_names and len(names) == len(other_names):
+            yield first, source, names, other_names
 
 
 def _some(texts: Sequence[str], between: str = ", ") -> str:
-    """A list of texts, of which a line shows no more than it has room for."""
+    """Texts in one line, which shows only the first `_MOST_SHOWN`."""
     return between.join([*texts[:_MOST_SHOWN], *(["…"] if len(texts) > _MOST_SHOWN else [])])
 
 
 def _lengths(source: OpenSource, leaf: str, key: str, value: object) -> np.ndarray:
-    """The lengths of a source's records: the values of a leaf, or for "tokens" the tokens that they hold."""
+    """The length of each record, shape [num_records]: the value of a leaf, or for "tokens" its number of tokens."""
     if leaf == "tokens" and source.num_tokens is not None:
         return source.num_tokens
     spec = source.spec
@@ -376,14 +384,14 @@ def _graph(
     sources: Sequence[OpenSource], labels: Labels, operators: Sequence[Operation], loss_weight: Mapping[str, float]
 ) -> Graph:
     branches = {source.name: _chain(source, i, labels) for i, source in enumerate(sources)}
-    for name in loss_weight:  # weights are looked up by stage and source, see `arrays_of`
+    for name in loss_weight:  # the weights themselves are looked up by stage and source, see `arrays_of`
         one = {"loss_weight": 1.0}
         branches[name].append(Operation(operator="tag_loss_weight", function=tag_loss_weight, settings=one))
     return Graph.of(branches, operators)
 
 
 def _chain(source: OpenSource, source_id: int, labels: Labels) -> list[Operation]:
-    """A source's operators, with those that every source has: numbers of its own for its classes, and the source's."""
+    """The operators of a source, with those that number its classes and add `source_id`."""
     without = f"choose its leaves with {source.key}.leaves" if takes_leaves(source) else "leave it out"
     if (empty := next((leaf for leaf, part in source.spec.items() if 0 in part.shape), None)) is not None:
         text = f"its leaf {empty!r} is {source.spec[empty]}, which holds no numbers; {without}."

@@ -1,4 +1,4 @@
-"""From a checked configuration to all that a job may need."""
+"""Build a mix from a checked configuration, with everything that a job may need."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from datamix.mixing.plan_spec import PlanSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Built(Assembly):
-    """A mix that was put together from a configuration, and where its data was looked for."""
+    """A mix that was built from a configuration, with that configuration and the locations of its data."""
 
     config: Config
     locations: Locations
 
     @property
     def notes(self) -> list[str]:
-        """The lines that a user must not overlook, about the sources."""
+        """The notes on sources that a user must not overlook, such as stand-ins; one line each."""
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
             notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
@@ -42,19 +42,24 @@ class Built(Assembly):
 
     @property
     def caution(self) -> str:
-        """What the titles of figures and tables say of stand-ins; empty where there are none."""
+        """The part of the titles of figures and tables that names stand-ins; empty if there are none."""
         names = [name for name, source in self.sources.items() if source.provenance == "stand-in"]
         return f" — built-in stand-ins, not real data: {', '.join(names)}" if names else ""
 
 
 def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
-    """Open the sources of a configuration, and lay out its plan and graph; no record is read.
+    """Open the sources of a configuration, and lay out its plan and graph; see `assemble` for what is read.
 
-    `memory` holds sources made in Python, by name.
+    Args:
+      config: The checked configuration.
+      memory: Sources made in Python, by name.
+
+    Raises:
+      DatamixError: A setting is wrong, or a source cannot be opened.
     """
     _check_components(config)
     mix = config.mix
-    # Before any dataset is looked for, which may take seconds.
+    # Checks the weights before any dataset is opened, which may take seconds.
     resolve([source.name for source in config.sources], ratio=mix.ratio, weights=mix.weights, share=mix.share)
     check_data_dir(config.data_dir)
     locations = Locations(memory=memory or {}, **shared(Locations, config))
@@ -75,13 +80,13 @@ def build(config: Config, memory: Mapping[str, Any] | None = None) -> Built:
         loss_weight=mix.loss_weight,
         adapt=None if config.adapt is None else _settings(config.adapt),
     )
-    if config.job not in ("", "train"):  # without losses, the weights stay as they are
+    if config.job not in ("", "train"):  # there are no losses that the weights could follow
         assembly = replace(assembly, adapt=None)
     return Built(config=config, locations=locations, **vars(assembly))
 
 
 def _check_components(config: Config) -> None:
-    """Check the settings of operators, policy, model, optimizer and schedule, which imports them, unlike parsing."""
+    """Check the settings of operators, policy, model, optimizer and schedule; unlike parsing, this imports them."""
 
     def check(where: str, kind: str, name: str, settings: Mapping[str, Any], beside: Collection[str] = ()) -> Any:
         component = registry.lookup(kind, name)
@@ -98,13 +103,13 @@ def _check_components(config: Config) -> None:
         check("model", "model", train.model, train.model_settings)
         beside = ("learning_rate", "schedule")
         optimizer = check("optimizer", "optimizer", train.optimizer, train.optimizer_settings, beside)
-        optimizer(train.learning_rate, **train.optimizer_settings)  # it refuses values itself
+        optimizer(train.learning_rate, **train.optimizer_settings)  # it checks the values itself
         settings = train.schedule_settings
         schedule = check(f"optimizer.schedule.{train.schedule}", "schedule", train.schedule, settings)
-        if train.steps is not None and train.tokens is None:  # otherwise known once the mix is
+        if train.steps is not None and train.tokens is None:  # otherwise the mix decides the number of steps
             schedule(train.steps, **settings)
 
 
 def _settings(adapt: AdaptConfig) -> dict[str, Any]:
-    """What `assemble` takes."""
+    """The settings of `adapt` as `assemble` takes them."""
     return {**adapt.settings, **{key: getattr(adapt, key) for key in ("rule", *DEFAULTS)}}

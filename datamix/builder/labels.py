@@ -1,4 +1,4 @@
-"""The labels of a mix: decided once, from what is declared and from the labels of the whole datasets."""
+"""The labels of a mix, decided once from their declarations and from the labels of the whole datasets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from datamix.pipeline.graph import Operation
 from datamix.sources.mapped import after_read
 
 Numbering: TypeAlias = Literal["union", "keep"]
-"""Whether the classes of every source get numbers of their own, or labels stay as they are."""
+"""Whether the classes of each source get numbers of their own ("union"), or labels stay as they are ("keep")."""
 
 _LARGEST = 2**31 - 1  # labels are int32
-_LOOKED_AT = 2**18  # labels at once, which may be those of a mapped file
+_CHUNK_LABELS = 2**18  # checked at a time, as they may lie in a mapped file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,11 @@ class Labels:
 
     Attributes:
       kind: What a label is, the same in every source that has labels.
-      num_classes: The number of classes of each source, None where it is not known yet; without classes, empty.
-      in_floats: The sources whose whole numbers are said to be numbers to predict, and become float32 as others are.
-      in_parts: The sources whose vectors, one element a class, take a part of their own in a longer one.
-      keeps_unlabelled: Whether a source may have records without a label.
+      num_classes: The number of classes of each source, None if it is not known yet; empty if labels are not classes.
+      in_floats: The sources whose integer labels are declared as numbers to predict; they become float32, like those
+        of the other sources.
+      in_parts: The sources whose vectors, with one element per class, become a part of a vector of all classes.
+      keeps_unlabelled: Whether any source keeps records without a class.
     """
 
     kind: LabelKind
@@ -44,11 +45,11 @@ class Labels:
 
     @property
     def complete(self) -> bool:
-        """Whether every number is known that the numbering needs."""
+        """Whether all numbers of classes that the numbering needs are known."""
         return self.numbering == "keep" or None not in self.num_classes.values()
 
     def offset(self, source: str) -> int | None:
-        """The number that the numbering adds to the classes of a source; None if that depends on labels not yet read.
+        """The number added to the classes of a source by the numbering; None if it depends on labels not read yet.
 
         A user's own `offset_label` may take its place; see `datamix.builder.assembly.Assembly.offset`.
         """
@@ -59,7 +60,7 @@ class Labels:
         return sum(known) if len(known) == len(counts) else None
 
     def operators(self, source: OpenSource) -> tuple[Operation, ...]:
-        """The operators of a source, before which those come that number its classes, or make floats of them."""
+        """The operators of a source, with those that number its classes or turn its labels into floats."""
         operators, label = list(source.operators), source.spec.get("label")
         if source.name in self.in_floats:
             return (
@@ -75,19 +76,19 @@ class Labels:
             offset = {"offset": self.offset(source.name)}
             if source.name in self.in_parts:
                 part = offset | {"num_classes": sum(count or 0 for count in self.num_classes.values())}
-                at = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
-                operators.insert(at, Operation(operator="offset_one_hot", function=offset_one_hot, settings=part))
+                index = 0 if label.shape else 1 + next(i for i, each in enumerate(operators) if _makes_one_hot(each))
+                operators.insert(index, Operation(operator="offset_one_hot", function=offset_one_hot, settings=part))
             elif not any(map(_is_label_offset, source.operators)):
                 settings = offset | ({"keep_negative": True} if self.keeps_unlabelled else {})
                 first.append(Operation(operator="offset_label", function=offset_label, settings=settings))
         return (*first, *operators)
 
     def known_to(self, source: OpenSource) -> OpenSource:
-        """The same source, which checks its labels as they are read."""
+        """The same source with the kind of its labels and its number of classes, against which it checks labels."""
         label: LabelKind = self.kind if "label" in source.spec else "none"
         count = self.num_classes.get(source.name)
         if label == "vector" and not source.spec["label"].shape and source.name in self.num_classes:
-            label = "class"  # of which an operator makes a vector
+            label = "class"  # an operator turns it into a vector
         if label == "class" and count is not None and source.declared_num_classes is None:
             return replace(source, label=label, chosen_num_classes=count)
         return source if source.label == label else replace(source, label=label)
@@ -98,11 +99,12 @@ class _Values:
     """The properties of the labels of a whole dataset.
 
     Attributes:
-      whole: Whether all are whole numbers, or NaN.
+      whole: Whether all labels are whole numbers or NaN.
+      num_nan: The number of labels that are NaN.
       smallest: The smallest label that is not negative; None if there is none.
-      largest: The largest label; -1 if there is none.
-      lowest: The smallest label, where that is negative; otherwise 0.
-      one_hot: Whether all are vectors of a single 1 and zeros.
+      largest: The largest label; -1 if all are negative.
+      lowest: The smallest label if it is negative; otherwise 0.
+      one_hot: Whether all labels are vectors of zeros and a single 1.
     """
 
     whole: bool
@@ -115,7 +117,7 @@ class _Values:
     @classmethod
     def of(cls, parts: Iterable[np.ndarray]) -> _Values:
         whole, one_hot_, num_nan, smallest, largest, lowest = True, True, 0, None, -1, 0
-        chunks = (part[i : i + _LOOKED_AT] for part in parts for i in range(0, max(len(part), 1), _LOOKED_AT))
+        chunks = (part[i : i + _CHUNK_LABELS] for part in parts for i in range(0, max(len(part), 1), _CHUNK_LABELS))
         for chunk in chunks:
             after_read(chunk, len(chunk))
             labels = chunk.astype(np.float32) if chunk.dtype.name == "bfloat16" else chunk
@@ -143,15 +145,21 @@ def decide(
 ) -> tuple[list[OpenSource], Labels]:
     """Decide what the labels of a mix are.
 
-    The labels are read only where what is declared does not say enough, and then those of the whole datasets, so that
-    every split and slice of a source is numbered alike.
+    The labels are read only if their declarations do not suffice, and then those of the whole datasets, so that every
+    split and slice of a source is numbered alike.
 
     Args:
-      complete: Whether the numbers of classes are to be known, which may need a look at the labels.
+      sources: The sources, in order.
+      numbering: See `Numbering`.
+      shared: The operators on every record, after the mix.
+      complete: Whether the number of classes must be known for every source, even if labels have to be read for it.
+
+    Returns:
+      The sources, which know the kind of their labels, and the labels of the mix.
 
     Raises:
-      ConfigError: What is declared does not fit the data, or one another.
-      DataError: Labels are no class that are to be.
+      ConfigError: Declarations do not fit the data, or one another.
+      DataError: Labels that should be classes are not.
       SpecError: The labels of two sources do not fit together, or there are too many classes.
     """
     search = _Search(sources)
@@ -178,14 +186,14 @@ def decide(
 
 
 class _Search:
-    """The sources of a mix, and what was seen of their labels."""
+    """The sources of a mix, with the properties of those labels that were read."""
 
     def __init__(self, sources: Sequence[OpenSource]) -> None:
         self.sources = {source.name: source for source in sources}
         self._values: dict[str, _Values] = {}
 
     def values(self, name: str) -> _Values:
-        """The properties of the labels of a source, which are read for it."""
+        """The properties of a source's labels, which are read by the first call."""
         if name not in self._values:
             self.sources[name] = source = self.sources[name].loaded()
             self._values[name] = _Values.of(source.whole_labels())
@@ -203,11 +211,11 @@ class _Search:
         return bool(getattr(source.source, "predicts_fractions", False)) or not self._is_whole(name)
 
     def has_floats(self, names: Iterable[str]) -> bool:
-        """Whether labels of any of some sources are floats."""
+        """Whether the labels of any of these sources are floats."""
         return any(np.dtype(self.sources[name].spec["label"].dtype).kind not in "biu" for name in names)
 
     def becomes_float32(self, name: str) -> bool:
-        """Whether labels are whole numbers that are said to be no classes, all of which float32 holds."""
+        """Whether labels are integers declared as numbers to predict, all of which float32 represents exactly."""
         dtype, source = np.dtype(self.sources[name].spec["label"].dtype), self.sources[name]
         if source.label != "number" or dtype.kind not in "biu":
             return False
@@ -248,7 +256,7 @@ class _Search:
         return notes + (self._moved_classes() if numbering == "keep" else [])
 
     def _moved_classes(self) -> list[str]:
-        """A note where labels that are kept have another number for a class of the same name."""
+        """The note, if there is one, that sources number a class of the same name differently."""
         numbers: dict[str, tuple[str, int]] = {}
         for source in self.sources.values():
             for number, name in enumerate(source.class_names):
@@ -268,8 +276,8 @@ def _of_classes(search: _Search, names: Sequence[str], numbering: Numbering, *, 
     parts = _parts(search, counts) if makers and numbering == "union" else {}
     for name in names:
         if makers and name not in makers and _stays_as_it_is(search.sources[name]):
-            made = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
-            width, of_all = made.settings["num_classes"], not parts
+            maker = next(each for each in search.sources[makers[0]].operators if _makes_one_hot(each))
+            width, of_all = maker.settings["num_classes"], not parts
             raise _class_beside_vector(search, name, makers[0], width, "keep" if of_all else numbering)
     return Labels(kind="class", numbering=numbering, num_classes=counts | parts, in_parts=frozenset(parts))
 
@@ -302,7 +310,7 @@ def _of_vectors(search: _Search, vectors: Sequence[str], scalars: Sequence[str],
 
 
 def _parts(search: _Search, counts: Mapping[str, int | None]) -> dict[str, int]:
-    """The sources whose `one_hot` makes vectors of their own classes alone, not of all classes; and their lengths."""
+    """The lengths of the vectors that `one_hot` makes of a source's own classes only, not of all classes, by source."""
     total, parts = sum(count or 0 for count in counts.values()), {}
     for name, count in counts.items():
         for each in search.sources[name].operators:
@@ -343,13 +351,13 @@ def _check_all_numbers(search: _Search, names: Sequence[str], first: str) -> Non
 
 
 def _check_total(search: _Search, labels: Labels, shared: Sequence[Operation]) -> None:
-    """Check that every class of the mix has a number, and an element of vectors that are made after the mix."""
+    """Check that every class of the mix has a number in int32, and an element in vectors made after the mix."""
     total = sum(count or 0 for count in labels.num_classes.values())
     for name, count in labels.num_classes.items():
         source, largest = search.sources[name], (count or 0) - 1
         if largest > _LARGEST and np.dtype(source.spec["label"].dtype).itemsize > 4:
             mend = f"number its classes from 0 on, or leave them out: {source.choice('label', 'none')}"
-            shown = largest if largest < 2**64 else float(largest)  # a number of 300 digits helps nobody
+            shown = largest if largest < 2**64 else float(largest)  # floats may be numbers of 300 digits
             raise SpecError(of_source(name, f"label {shown} is beyond int32; {mend}."))
         most = _LARGEST - max(largest, 0)
         for offset in [each.settings["offset"] for each in source.operators if _is_label_offset(each)]:
@@ -371,7 +379,7 @@ def _makes_one_hot(operation: Operation) -> bool:
 
 
 def _stays_as_it_is(source: OpenSource) -> bool:
-    """Whether no operator of the user's own could make something else of a label."""
+    """Whether there is no operator of the user's own, which might turn the label into something else."""
     return all(is_shipped(each) for each in source.operators)
 
 

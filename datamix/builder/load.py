@@ -1,4 +1,4 @@
-"""`datamix.load`: the pipeline that a command line describes."""
+"""`datamix.load`, which builds the pipeline that a command line describes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from datamix.errors import ConfigError, refuse_keywords
 from datamix.pipeline.pipeline import Pipeline
 from datamix.sources.mapped import by_reference
 
-_OF_JOBS = ("job", "bench", "train", "model", "optimizer")
+_JOB_KEYS = ("job", "bench", "train", "model", "optimizer")
 
 
 def load(
@@ -32,17 +32,17 @@ def load(
 ) -> Pipeline:
     """Build the pipeline that a command line describes.
 
-    It runs no job. Where a dataset cannot be had, its stand-in takes its place if "data.stand_in=true" asks for that.
+    No job is run. With "data.stand_in=true", a dataset that is not available is replaced by its stand-in.
 
     Args:
       overrides: As on the command line: "source=mnist+fashion", "mix.ratio=7:3", "batch.size=256".
-      config_dir: A directory with more configs, as `--config-dir`.
-      sources: Sources made in Python, by the name that `source=` may use: arrays by leaf, or any object with `len()`
-        whose `[i]` is record i, see `datamix.sources.objects.as_source`. Without a `source=` among the overrides, they
-        are the mix.
+      config_dir: A directory with configs of your own, as for `--config-dir`.
+      sources: Sources made in Python, by the names that `source=` can use: arrays by leaf, or any object with `len()`
+        whose `[i]` is record i; see `datamix.sources.objects.as_source`. If no override sets `source=`, the mix
+        consists of them.
 
     Raises:
-      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
+      DatamixError: The configuration or the data is wrong; the message says in one line what, and how to fix it.
 
     >>> import numpy as np
     >>> few = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int64)}
@@ -60,18 +60,18 @@ def load(
     for override in overrides:
         if not isinstance(override, str):
             raise ConfigError(f"{override!r} is no text; an override is, and a list is unpacked: load(*overrides).")
-        if re.match(rf"[+~]*({'|'.join(_OF_JOBS)})(/|\.|=|$)", override):
+        if re.match(rf"[+~]*({'|'.join(_JOB_KEYS)})(/|\.|=|$)", override):
             text = "load builds a pipeline and runs no job, and this is of one"
             raise ConfigError(f"{text}; jobs run on the command line, or by datamix.run", key=override)
-        if memory and re.match(r"source=.*@", override):  # few@again is few once more
+        if memory and re.match(r"source=.*@", override):  # few@again is another source with the data of few
             datasets = datasets_of(override.removeprefix("source="))
             memory |= {name: memory[dataset] for name, dataset in datasets.items() if dataset in memory}
     arguments = ["~job", *overrides]
     if memory and not any(override.startswith("source=") for override in overrides):
         arguments.append(f"source={'+'.join(memory)}")
     node = compose(arguments, config_dir=config_dir, datasets=list(memory))
-    # An experiment may set what its job needs, which is not looked at here.
-    node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _OF_JOBS])
+    # An experiment may set keys of its job, which are not checked here.
+    node = OmegaConf.masked_copy(node, [str(key) for key in node if key not in _JOB_KEYS])
     built = build(parse(node), memory).completed()
     pipeline = built.pipeline()
     pipeline.viewer = partial(view, built)

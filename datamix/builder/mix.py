@@ -1,4 +1,4 @@
-"""`datamix.mix`: the pipeline of sources and operators that are given as Python objects."""
+"""`datamix.mix`, which builds a pipeline from sources and operators that are Python objects."""
 
 from __future__ import annotations
 
@@ -83,64 +83,68 @@ def mix(
 ) -> Pipeline:
     """Mix sources that are Python objects.
 
-    Keywords mean what the keys of the command line mean, and have the same defaults.
+    Keywords have the meanings and defaults of the keys of the command line. A dict of values is by source; a source
+    that it does not name has the default.
 
     Args:
       sources: By name, what `datamix.sources.objects.as_source` takes: arrays by leaf, or any object with `len()` whose
-        `[i]` is record i. A dict of sources in place of a source is a mix within the mix; paths such as
-        "vision.mnist" name what is in it.
-      operators: The operators on the records of each source, by name, or those of every source. An operator is a
-        function from record to record, with settings as a `functools.partial` or a pair `(function, settings)`; or a
-        registered name, as in YAML.
+        `[i]` is record i. A dict of sources in place of a source is a mix within the mix, whose members have paths such
+        as "vision.mnist".
+      operators: The operators on the records of each source, or a list for all sources. An operator is a function from
+        record to record, with settings as a `functools.partial` or a pair `(function, settings)`; or a registered name,
+        as in YAML.
       shared_operators: The operators on every record, after the mix.
-      weights: Relative weights of sources, or of mixes within the mix; one not named has 1.
-      ratio: The ratio of all there is to mix, in place of weights, as "7:3" or [7, 3].
-      share: Absolute shares, in [0, 1]; the other sources divide what is left.
+      weights: Relative weights of sources, or of mixes within the mix; by default 1.
+      ratio: The ratio of all entries of `sources` in their order, in place of weights, as "7:3" or [7, 3].
+      share: Absolute shares, in [0, 1]; the other sources divide the rest.
       weighting: The rule for weights that are not given, with settings as in `{"rule": "size", "temperature": 2}`.
-      schedule: Weights that change with the step.
-      unit: What follows the ratio: "record", or the leaf that holds each record's length.
-      loss_weight: Weights in the loss, as a leaf `loss_weight`, by source; or "inverse_share".
-      max_epochs: How often a source is gone through at most.
-      at_max_epochs: "drop": the source then leaves the mix, and the others keep their ratio; "error": it is refused.
+      schedule: Weights that change with the step; see `datamix.mixing.schedules.phases`.
+      unit: What follows the ratio: "record", "tokens", or the leaf that holds each record's length.
+      loss_weight: Weights in the loss, which become a leaf `loss_weight`; or "inverse_share".
+      max_epochs: How many epochs of a source the mix has at most.
+      at_max_epochs: "drop": the source then leaves the mix, and the others keep their ratio; "error": the mix is
+        refused.
       order: "proportional", "random", "round_robin", "concat" or "largest_credit".
       granularity: "record", or "batch" for whole batches of one source.
       stop: "first_exhausted", "all_exhausted", "exhaust_once" or "forever", or one with settings, as for `weighting`;
-        by default the first, and "exhaust_once" for order="concat".
-      epochs: How often a source is gone through until it counts as finished; one not named, once.
-      samples: After how many records the mix ends, if it has not ended before.
-      batches: After how many batches it does.
-      tokens: With the record that makes so many tokens, it does.
+        by default "first_exhausted", or "exhaust_once" for order="concat".
+      epochs: After how many epochs a source counts as finished; by default 1.
+      samples: The mix ends after this many records, if it has not ended before.
+      batches: The mix ends after this many batches, if it has not ended before.
+      tokens: The mix ends with the record that reaches this many tokens, if it has not ended before.
       batch_size: The number of records in a batch.
-      remainder: "drop" or "keep" the records at the end of the mix that fill no batch.
-      shuffle_rows: Whether the rows of each batch are put into another order, a function of the seed and the step.
-      skip: Ranges of steps, as in [[100, 110]], that iterators leave out: from step 99 they go on to 110.
-      seed: The seed of everything that is drawn.
-      seeds: The seeds of some sources' shuffles and random operators, where not `seed`.
+      remainder: "drop" or "keep" the records at the end of the mix that do not fill a batch.
+      shuffle_rows: Whether the rows of each batch are permuted, as a function of the seed and the step.
+      skip: Ranges of steps that iterators leave out; with [[100, 110]], step 110 follows step 99.
+      seed: The seed of all random draws.
+      seeds: The seeds of the shuffle and the random operators of sources; by default `seed`.
       shuffle: "full", "window(n)" or "none".
-      labels: "union": the classes of every source get numbers of their own, in the order of the sources; "keep".
-      class_names: The names of the classes of a source, by label.
-      num_classes: The number of classes of a source; by default as many as have names, or as there are labels.
-      label: What the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default what
-        their values say.
-      unlabelled: "keep" keeps a source's records whose label is negative, and so no class; "refuse" is the default.
-      records: The numbers of the records that a source gives, as an array or an `.npy` file.
-      where: A condition on its records, such as "label < 5".
-      limit: How many of the first of these records it gives.
-      balance: The leaf of a source whose values, such as "label", come equally often each.
-      record_weight: The leaf that its records are drawn in proportion to, with replacement.
-      placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
-        their size; of all sources, or by source. Batches are the same.
-      device_bytes: The most bytes of records on the device, where "auto" decides; by default a quarter of an
+      labels: "union" gives the classes of each source numbers of their own, in the order of the sources; "keep" leaves
+        labels as they are.
+      class_names: The names of a source's classes, by label.
+      num_classes: The number of a source's classes; by default that of its class names, or found from its labels.
+      label: What the labels of a source are: "class", "number", "vector", or "none" to leave them out; by default, this
+        is decided by their dtype and values.
+      unlabelled: Whether to "refuse" (the default) or "keep" records of a source whose label is negative or NaN, and so
+        not a class.
+      records: The numbers of the records of a source to use, as an array or an `.npy` file.
+      where: A condition on the records of a source to use, such as "label < 5".
+      limit: How many of the first of these records are used.
+      balance: The leaf of a source, such as "label", whose values come equally often.
+      record_weight: The leaf of weights by which the records of a source are drawn, with replacement.
+      placement: Where records lie: "device", all in the device's memory; "host", read as needed; "auto", by their size.
+        One for all sources, or by source. It does not change batches.
+      device_bytes: The limit on the bytes of records on the device under "auto"; by default a quarter of an
         accelerator's memory, 1 GiB on a CPU.
-      prefetch_bytes: The most bytes of records that are read ahead on the host, 256 MiB by default; half of it bounds
+      prefetch_bytes: The limit on the bytes of records read ahead on the host, 256 MiB by default; half of it limits
         the batches that an iterator computes at a time, which are 16 MiB at most.
       threads: The number of threads that read on the host; by default twice the number of processors, 2 to 16.
-      adapt: The policy by which the weights follow the losses that `iterator.update` is told: its name, or its name
-        and settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.
-      **order_settings: the settings of the order, such as `window=64`.
+      adapt: The policy by which the weights follow the losses passed to `iterator.update`: its name, or its name and
+        settings as in `{"rule": "odm", "every": 10, "floor": 0.01}`.
+      **order_settings: The settings of the order, such as `window=64`.
 
     Raises:
-      DatamixError: The configuration or the data is wrong; one line says what, and how to mend it.
+      DatamixError: The configuration or the data is wrong; the message says in one line what, and how to fix it.
 
     >>> import datamix
     >>> import numpy as np
@@ -151,7 +155,7 @@ def mix(
     >>> pipeline[0]["source_id"].tolist(), pipeline[0]["image"].dtype
     ([0, 0, 1, 0], dtype('float32'))
     """
-    arguments = dict(locals())  # before there are other variables
+    arguments = dict(locals())  # before any other variable exists
     recipe = partial(mix, **arguments.pop("order_settings"), **arguments | {"sources": by_reference(sources)})
     flat: dict[str, Any] = {}
     for path, data in _flat(sources, ""):
@@ -234,7 +238,8 @@ def mix(
     return pipeline
 
 
-# What keys of the configuration are called here, where that is not their last part: what a source or rule has, by name.
+# The keywords of `mix` for keys of the configuration. For other keys it is the part after the group, indexed by what
+# follows: mix.weights.a is weights['a'].
 _KEYWORDS = {
     "mix": "order", "batch.size": "batch_size", "batch.shuffle": "shuffle_rows", "operators": "shared_operators"
 }  # fmt: skip
@@ -244,7 +249,7 @@ _SETTING = re.compile(r"(?<!\S)((?:mix|stop)(?==)|(?:mix|batch|data|stop)\.[\w.]
 
 @contextmanager
 def _keywords() -> Iterator[None]:
-    """Name the keywords of `mix` in errors that name the keys of a configuration, and in what they advise."""
+    """Turn the keys of a configuration, in errors and their advice, into the keywords of `mix`."""
     try:
         yield
     except DatamixError as error:
@@ -272,13 +277,13 @@ def _setting(match: re.Match[str]) -> str:
 
 
 def _flat(sources: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The sources by their paths."""
+    """The path of each source, and the source."""
     if not isinstance(sources, Mapping):
         raise ConfigError(f"sources are given by name, as in {{'a': …}}; this is {type(sources).__name__}.")
     for name, data in sources.items():
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{name!r} is not a name; sources are named by text", key="sources")
-        of_splits = hasattr(data, "column_names")  # is refused where it is opened
+        of_splits = hasattr(data, "column_names")  # opening it raises an error that says how to choose one
         if isinstance(data, Mapping) and data and not of_splits and not any(_is_leaf(value) for value in data.values()):
             yield from _flat(data, f"{prefix}{name}.")
         else:
@@ -303,7 +308,7 @@ def _open(name: str, data: object, **settings: Any) -> OpenSource:
 def _of_sources(
     argument: str, values: Mapping[str, Any] | None, sources: Mapping[str, Any], read: Callable[[str, Any], _Value]
 ) -> dict[str, _Value]:
-    """Values by source, each read by a function that takes what to call it in an error, and the value."""
+    """Values by source, each checked by `read`, which takes the value and its name in errors."""
     if not isinstance(values, Mapping | None):
         raise ConfigError(f"it is given by source, as in {{{next(iter(sources))!r}: …}}", key=argument, value=values)
     for name in values or {}:
@@ -346,7 +351,7 @@ def _choice(argument: str, value: str, options: Sequence[str]) -> str:
 
 
 def _settings(order: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the order, all of them, as a configuration has them."""
+    """All settings of the order, with defaults, as in a configuration."""
     known = registry.settings(registry.lookup("order", order))
     for name in settings:
         if name not in known:
@@ -363,7 +368,7 @@ def _operations(where: str, operators: Sequence[Operator]) -> tuple[Operation, .
 
 
 def _operation(operator: Operator, where: str) -> Operation:
-    """An operator out of what `Operator` allows."""
+    """The operator that one of the forms of `Operator` stands for."""
     function: Any
     function, settings = _parts(operator)
     if isinstance(function, str):
@@ -391,7 +396,7 @@ def _operation(operator: Operator, where: str) -> Operation:
 
 
 def _parts(operator: Any) -> tuple[Any, Any]:
-    """The function, or its name, and the settings."""
+    """The function or its registered name, and the settings."""
     if isinstance(operator, tuple) and len(operator) == 2:
         return operator
     if isinstance(operator, Mapping) and len(operator) == 1:

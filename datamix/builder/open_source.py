@@ -1,4 +1,4 @@
-"""A source as it takes part in a mix."""
+"""An opened source, with the settings that it has in a mix."""
 
 from __future__ import annotations
 
@@ -22,36 +22,38 @@ from datamix.sources.sliced import Sliced
 from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
-_CHECKED_BYTES = 2**26  # of labels, up to which all of them are checked before they are looked at where they lie
+_CHECKED_BYTES = 2**26  # labels in memory up to this size are checked as a whole, to be used without a copy
 
 LabelKind: TypeAlias = Literal["class", "number", "vector", "none"]
-"""What the leaf `label` is: the number of a class, a number to predict, a vector, or nothing."""
+"""What the leaf `label` is: the number of a class, a number to predict, a vector, or "none" to leave it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSource:
     """A source of a mix, opened but not read; itself a `Source`.
 
-    Images [height, width] get a channel axis, and a leaf `label` of one number a record, [1], becomes that number.
+    Images of shape [height, width] get a channel axis, and labels of shape [1] become scalars.
 
     Attributes:
-      source: What reads its records.
-      seed: The seed of its shuffle and random operators, None for the seed of the mix.
-      limit: How many of its records are used at most, None for all.
-      selection: What its records were selected by, in JSON's types; empty for all records of the dataset's split.
-      balance: The leaf by whose values its records are balanced, None for none.
-      record_weight: The leaf that its records are drawn in proportion to, None for none.
-      chosen_names: Names for its classes, in place of the source's own.
-      chosen_num_classes: The number of its classes, where it is chosen and not found out.
-      label: What its labels are; None where that is not decided yet.
-      unlabelled: Whether records whose label is negative, and so no class, are refused or kept.
-      target: The registered name of what built it.
-      key: The key of its settings in the configuration; empty where Python code gives them.
-      placement: Where its records lie: "device", "host", or "auto" and None where that is not decided yet.
-      note: What a user must know of it, such as that another dataset stands in; empty if nothing.
-      loaded_from: What said where records lie, of a source that was loaded into memory.
-      kept: Gives the statistics of its records that were completed before and kept, if there are any.
-      other_splits: Opens the other splits of its dataset, where the source cannot know their labels by itself.
+      source: The source that reads its records.
+      provenance: Where its records come from, such as "tfds", "arrays" or "stand-in".
+      seed: The seed of its shuffle and random operators; None for the seed of the mix.
+      limit: How many of its records are used at most; None for all.
+      selection: Pairs of a setting that selects records and its value, flat and in JSON's types; empty for all records
+        of the dataset's split.
+      balance: The leaf by whose values its records are balanced; None for none.
+      record_weight: The leaf of weights by which its records are drawn; None for none.
+      chosen_names: The names of its classes, in place of the source's own.
+      chosen_num_classes: The number of its classes, if it is set.
+      label: What its labels are; None if that is not decided yet.
+      unlabelled: Whether records whose label is negative or NaN, and so not a class, are refused or kept.
+      target: The registered name of the function or class that built it.
+      key: The key of its settings in the configuration; empty if they come from Python code.
+      placement: Where its records lie: "device" or "host"; "auto" or None if that is not decided yet.
+      note: A note that a user must not overlook, such as that a stand-in is used; empty for none.
+      loaded_from: The `places` of the source before it was loaded into memory.
+      kept: Returns the statistics of its records if they were completed and kept before, else None.
+      other_splits: Opens the other splits of its dataset, if the source does not know their labels itself.
     """
 
     name: str
@@ -98,7 +100,7 @@ class OpenSource:
 
     @property
     def whole(self) -> Source:
-        """The source that its records are selected from."""
+        """The source from which its records are selected."""
         source = self.source
         while isinstance(source, Selected | Sliced):
             source = source.source
@@ -106,7 +108,7 @@ class OpenSource:
 
     @cached_property
     def num_tokens(self) -> np.ndarray | None:
-        """The tokens of each record, int64 [num_records], where the source knows them without reading any."""
+        """The number of tokens of each record, int64 [num_records]; None if the source does not know it."""
         if (lengths := getattr(self.whole, "lengths", None)) is None:
             return None
         if self.whole is self.source:
@@ -115,7 +117,7 @@ class OpenSource:
 
     @property
     def tokenizer_digest(self) -> str | None:
-        """What tells the tokenizer of its tokens from all others, where it is known."""
+        """The digest that identifies the tokenizer of its tokens; None if it is not known."""
         return getattr(self.whole, "tokenizer_digest", None)
 
     @property
@@ -126,16 +128,16 @@ class OpenSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes on what is left out of its records, a sentence each."""
+        """The notes on records that are left out, one sentence each."""
         return tuple(getattr(self.source, "notes", ()))
 
     @property
     def places(self) -> Callable[[np.ndarray], list[str]] | None:
-        """What says of some records in which file each lies and where in it; None where the source does not."""
+        """A function from record numbers to the file and place of each record; None if the source has none."""
         return self.loaded_from or getattr(self.source, "places", None)
 
     def statistics(self) -> Mapping[str, LeafStatistics] | None:
-        """The statistics of every leaf over all records that are used, where they are known without reading these."""
+        """The statistics of every leaf over all records that are used; None if records would have to be read."""
         known = statistics_of(self.source) if self.num_records == self.source.num_records else None
         if known is None and self.kept is not None:
             known = self.kept()
@@ -143,7 +145,7 @@ class OpenSource:
 
     @property
     def declared_num_classes(self) -> int | None:
-        """The number of classes as far as it is known without a look at the labels; None where it is not."""
+        """The number of classes, if it is known without reading labels; otherwise None."""
         names, number = len(self.chosen_names), self.chosen_num_classes
         if names and number and names != number:
             text = f"there are {names} class_names; leave one of both out, or make them agree"
@@ -153,9 +155,9 @@ class OpenSource:
         return number or names or len(self.source.class_names) or of_source
 
     def whole_labels(self) -> list[np.ndarray]:
-        """The labels of the whole dataset, of which this may be a part: an array [records, …] for each split."""
+        """The labels of the whole dataset, of which this may be a part: for each split, an array [records, …]."""
         whole = self.source
-        while isinstance(whole, Selected):  # what is `Sliced` knows them itself
+        while isinstance(whole, Selected):  # a `Sliced` source knows the labels of the whole itself
             whole = whole.source
         with naming(self.name):
             if isinstance(whole, LabelledSource):
@@ -166,7 +168,7 @@ class OpenSource:
         return [*map(_used_labels, parts)]
 
     def loaded(self) -> Self:
-        """The same, with its records in memory where a second reading would take long, and they are to lie there."""
+        """The same source with its records in memory, unless they stay on the host or a second reading is cheap."""
         if self.placement == "host" or isinstance(self.source, LabelledSource | MemoryArrays | Selected):
             return self
         with naming(self.name):
@@ -180,7 +182,7 @@ class OpenSource:
         return reads_whole(self.source)
 
     def read_leaf(self, leaf: str) -> np.ndarray:
-        """One leaf of all its records, as it lies in the source, shape [num_records, *leaf shape]."""
+        """One leaf of all its records, as the source stores it, shape [num_records, *leaf shape]."""
         with naming(self.name):
             return read_leaf(self.source, leaf, self.num_records)
 
@@ -198,12 +200,12 @@ class OpenSource:
 
     @cached_property
     def in_memory(self) -> Arrays:
-        """The arrays in which records lie, by leaf; of labels, such as are all what they should be."""
+        """The arrays that hold the records in memory, by leaf; labels only if all of them are valid."""
         known: Arrays = getattr(self.source, "in_memory", {})
         arrays = {leaf: values[: self.num_records] for leaf, values in known.items()}
         if (labels := arrays.pop("label", None)) is not None and labels.nbytes <= _CHECKED_BYTES:
             labels = _used_labels(labels)
-            with suppress(DataError):  # which is told when such a label is taken
+            with suppress(DataError):  # `take` raises it when it meets such a label
                 self._check_labels({"label": labels})
                 arrays["label"] = labels
         return arrays
@@ -214,7 +216,7 @@ class OpenSource:
         for leaf, part in self.source.spec.items():
             if leaf not in out and leaf in self.in_memory:
                 continue
-            if leaf not in out:  # a label that is none
+            if leaf not in out:  # a label that is left out: label="none"
                 stored[leaf] = np.empty((len(indices), *part.shape), part.dtype)
             elif leaf == "label" and part.shape == (1,):
                 stored[leaf] = out[leaf][:, np.newaxis]
@@ -225,40 +227,40 @@ class OpenSource:
         self._check_labels(out)
 
     def setting(self, name: str) -> str:
-        """The name of a setting of this source where the user gives it."""
+        """The name of a setting of this source, as the user writes it."""
         return f"{self.key}.{name}" if self.key else f"{name}[{self.name!r}]"
 
     def choice(self, name: str, value: str) -> str:
-        """The text by which a user gives a setting of this source a value."""
+        """The text that sets a setting of this source to a value, as the user writes it."""
         return f"{self.key}.{name}={value}" if self.key else f"{name}={{{self.name!r}: {value!r}}}"
 
     def adding(self, operators: Sequence[object], *, first: bool = False) -> str:
-        """The text that tells a user to add operators, as YAML has them, to those of this source."""
+        """The advice to add operators, in the form of YAML, to those of this source."""
         if not self.key:
             return f"add {written(operators)} to {self.setting('operators')}{', as the first' * first}"
-        # All of them, as the command line sets a list as a whole.
+        # The command line can only set the whole list.
         present = [{each.operator: dict(each.settings)} if each.settings else each.operator for each in self.operators]
         listed = [*operators, *present] if first else [*present, *operators]
         return f'set "{self.choice("operators", f"[{written(listed)}]")}"'
 
     def fitting(self, leaf: str, other: object, /) -> str:
-        """The text that tells a user how settings make a leaf as long as another source's; empty where none do."""
+        """The advice on settings that make a leaf as long as that of another source; empty if there are none."""
         if not isinstance(other, OpenSource) or not self.key:
             return ""
         shape, wanted = (each.spec[leaf].shape if leaf in each.spec else () for each in (self, other))
-        if len(wanted) != 1 or shape == wanted:  # operators make the difference
+        if len(wanted) != 1 or shape == wanted:  # if they are equal, the lengths differ by operators
             return ""
         if leaf in ("positions", "segment_ids", "tokens") and "length" in self.settings:
             return f"set {self.choice('length', str(wanted[0]))}"
-        columns, others = (getattr(each.whole, "feature_names", ()) for each in (self, other))
-        if leaf != "features" or not (shared := [name for name in others if name in columns]):
+        columns, other_columns = (getattr(each.whole, "feature_names", ()) for each in (self, other))
+        if leaf != "features" or not (shared := [name for name in other_columns if name in columns]):
             return ""
-        changed = [each for each, names in ((other, others), (self, columns)) if shared != [*names]]
-        choices = [f'"{each.choice("features", f"[{written(shared)}]")}"' for each in changed]
+        changed = [source for source, names in ((other, other_columns), (self, columns)) if shared != [*names]]
+        choices = [f'"{source.choice("features", f"[{written(shared)}]")}"' for source in changed]
         return f"set {' and '.join(choices)}"
 
     def shape_notes(self) -> list[str]:
-        """The notes on changes in the shapes of leaves, a sentence each."""
+        """The notes on shapes that change, and on images whose channels seem to come first; one sentence each."""
         notes = []
         for leaf, part in self.source.spec.items():
             used = _used_shape(leaf, part.shape)
@@ -273,14 +275,14 @@ class OpenSource:
         return notes
 
     def _check_labels(self, arrays: Arrays) -> None:
-        """Refuse labels that are to be classes and are negative, not whole, NaN or beyond the number of classes."""
+        """Refuse labels that should be classes, but are negative, not whole, NaN or beyond the number of classes."""
         labels, count = arrays.get("label"), self.declared_num_classes
         if labels is None or labels.ndim != 1 or not len(labels):
             return
         if self.label != "class" and (self.label is not None or not count or labels.dtype.kind not in "iu"):
             return
         self._check_whole(labels)
-        if count and (largest := int(labels.max(where=labels >= 0, initial=0))) >= count:  # as int: float16 has few
+        if count and (largest := int(labels.max(where=labels >= 0, initial=0))) >= count:  # int: float16 is too coarse
             if names := self.class_names if not self.chosen_num_classes else ():
                 text = f"has no name among the {len(names)} class_names; name every class in"
                 raise DataError(of_source(self.name, f"label {largest} {text} {self.setting('class_names')}."))
@@ -289,7 +291,7 @@ class OpenSource:
             raise DataError(of_source(self.name, text))
 
     def _check_whole(self, labels: np.ndarray) -> None:
-        """Refuse labels that are no whole numbers from 0 on, but for those that may be unlabelled."""
+        """Refuse labels that are not whole numbers from 0 on, except unlabelled ones if these are kept."""
         if labels.dtype.kind == "f":
             finite = labels[np.isfinite(labels)]
             if (broken := finite != np.floor(finite)).any() or np.isinf(labels).any():
@@ -310,19 +312,19 @@ class OpenSource:
 
 
 def takes_leaves(source: OpenSource) -> bool:
-    """Whether what built a source has the setting `leaves`."""
+    """Whether the source has a setting `leaves`."""
     if not source.key or not source.settings:
         return False
     return "leaves" in registry.settings(registry.lookup("source", source.target))
 
 
 def is_shipped(operation: Operation) -> bool:
-    """Whether an operator is one of datamix's own, so that it is known what it does to which leaf."""
+    """Whether an operator is one of datamix's own, whose effect on leaves is known."""
     return operation.function.__module__.startswith("datamix.operators.")
 
 
 def of_python(name: str, data: object) -> Source:
-    """The source that something made in Python is, see `as_source`; a mistake is told under its name in the mix."""
+    """Make a source of a Python object, see `as_source`; errors have the name of the source in the mix."""
     with naming(name):
         source = as_source(data)
         _ = source.num_records, source.spec
@@ -330,7 +332,7 @@ def of_python(name: str, data: object) -> Source:
 
 
 def named(name: str, error: DatamixError) -> DatamixError:
-    """The same error, under the name that the source has in the mix."""
+    """The same error with the name that the source has in the mix."""
     text = re.sub(r"^source '[^']*': ", "", str(error))
     renamed = cast(DatamixError, of_kind(error.kind, of_source(name, text)))
     renamed.key, renamed.value, renamed.hint = error.key, error.value, error.hint
@@ -339,7 +341,7 @@ def named(name: str, error: DatamixError) -> DatamixError:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name that a source has in the mix into the errors that are raised inside."""
+    """Put the name that a source has in the mix into errors raised inside the block."""
     try:
         yield
     except DatamixError as error:
@@ -347,12 +349,12 @@ def naming(name: str) -> Iterator[None]:
 
 
 def _used_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels in the mix, by those of the dataset: one number a record, [1], becomes that number."""
+    """The labels in the mix: those of the dataset, in which records of shape [1] become scalars."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _used_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a leaf in the mix, by its shape in the dataset."""
+    """The shape of a leaf in the mix, from its shape in the dataset."""
     if leaf == "image" and len(shape) == 2:
         return (*shape, 1)
     return () if leaf == "label" and shape == (1,) else shape

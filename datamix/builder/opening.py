@@ -1,4 +1,4 @@
-"""From the configuration of one source, through the registry, to a source that can be read, or its stand-in."""
+"""Open a source from its configuration, through the registry; or its stand-in."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from datamix.sources.splits import steps_of
 
 @dataclass(frozen=True, kw_only=True)
 class Locations:
-    """Where the data of sources is looked for.
+    """The places where the data of sources is searched.
 
     Attributes:
       memory: Sources made in Python, by name.
       data_dir: The directory of prepared TFDS datasets; None for TFDS's default.
       cache_dir: The directory of decoded records; None for the default.
-      stand_in: Whether a built-in dataset may stand in for one that cannot be had.
+      stand_in: Whether a built-in dataset may stand in for one that is not available.
     """
 
     memory: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Locations:
 
 
 def open_source(source: SourceConfig, locations: Locations) -> OpenSource:
-    """Open one source, or its stand-in where it cannot be had and one is allowed."""
+    """Open one source; if it is not available and stand-ins are allowed, open its stand-in."""
     opened = select(_open_split(source, locations), records=source.records, condition=source.where)
     if source.name in locations.memory:
         return opened
@@ -49,27 +49,27 @@ def open_source(source: SourceConfig, locations: Locations) -> OpenSource:
 
 
 def _open_split(source: SourceConfig, locations: Locations) -> OpenSource:
-    """Open the split of a source, and take the steps of its slices, of which few sources know, from what it gives."""
+    """Open a source with the records of its split; steps in slices are applied here if the source knows none."""
     split = source.settings.get("split")
     if not isinstance(split, str) or split.count(":") < 2:
         return _open_whole(source, locations)
     parts = steps_of(split, where=f"source.{source.name}.split")
 
-    def opened(text: str) -> OpenSource:
+    def open_slices(text: str) -> OpenSource:
         return _open_whole(replace(source, settings={**source.settings, "split": text}), locations)
 
-    whole = opened("+".join(part for part, _ in parts))
+    whole = open_slices("+".join(part for part, _ in parts))
     if all(step == 1 for _, step in parts):
         return replace(whole, settings=source.settings)
     if getattr(whole.source, "takes_steps", False):
-        return opened(split)
+        return open_slices(split)
     alone = len(parts) == 1
-    steps = [((whole if alone else opened(part)).source.num_records, step) for part, step in parts]
+    steps = [((whole if alone else open_slices(part)).source.num_records, step) for part, step in parts]
     return replace(whole, source=stepped(whole.source, steps), settings=source.settings)
 
 
 def _open_whole(source: SourceConfig, locations: Locations) -> OpenSource:
-    """Open a source with all records of a split without steps, or its stand-in."""
+    """Open a source, or its stand-in, with all records of a split that has no steps."""
     if source.name in locations.memory:
         for key in source.settings.keys() - {"split"}:
             mend = f"source.{source.name}.split and source.{source.name}.limit take some of its records"
@@ -81,19 +81,19 @@ def _open_whole(source: SourceConfig, locations: Locations) -> OpenSource:
             whole = as_source(locations.memory[source.name])
             return _open(source, whole if split is None else sliced(whole, split))
         function = registry.lookup("source", source.target)
-        takes = registry.settings(function)
+        parameters = registry.settings(function)
         settings = dict(source.settings)
-        if split is not None and "split" not in takes:
+        if split is not None and "split" not in parameters:
             del settings["split"]
         places = (("data_dir", locations.data_dir), ("cache_dir", locations.cache_dir), ("source_name", source.name))
         for key, value in places:
-            if key in takes and value is not None:
+            if key in parameters and value is not None:
                 settings.setdefault(key, value)
         whole = as_source(function(**settings), provenance=source.target)
-        if "split" not in takes:
+        if "split" not in parameters:
             return _open(source, whole if split is None else sliced(whole, split))
         opened = _open(source, whole)
-        splits = [name for name in _splits(source, takes["split"].default) if name != settings.get("split")]
+        splits = [name for name in _splits(source, parameters["split"].default) if name != settings.get("split")]
         return replace(opened, other_splits=partial(_other_splits, function, settings, splits))
     except Unavailable as error:
         return _stand_in(source, locations, error)
@@ -102,7 +102,7 @@ def _open_whole(source: SourceConfig, locations: Locations) -> OpenSource:
 
 
 def _splits(source: SourceConfig, default: object) -> Iterator[str]:
-    """The splits that a dataset with splits of its own is likely to have, without slices."""
+    """The names of splits, without slices, that a dataset is likely to have."""
     texts = [source.settings.get("split"), default, source.test_split or "test"]
     for text in texts:
         if isinstance(text, str):
@@ -110,10 +110,10 @@ def _splits(source: SourceConfig, default: object) -> Iterator[str]:
 
 
 def _other_splits(function: Callable[..., Any], settings: Mapping[str, Any], splits: Sequence[str]) -> list[Source]:
-    """Other splits of a dataset, those that it has."""
+    """Open those of some splits that a dataset has."""
     opened = []
     for split in dict.fromkeys(splits):
-        # A dataset of the user's may refuse a split in whatever way: what it does not have holds no labels.
+        # A user's dataset may raise any error for a split that it does not have; such a split has no labels.
         with contextlib.suppress(DatamixError, LookupError, ValueError, OSError):
             source = as_source(function(**{**settings, "split": split}))
             _ = source.num_records, source.spec
@@ -134,7 +134,7 @@ def check_data_dir(data_dir: str | None) -> None:
 
 
 def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
-    """The operators that a configuration names."""
+    """The operators of a configuration, looked up in the registry."""
     return tuple(
         Operation(operator=each.name, function=registry.lookup("operator", each.name), settings=each.settings)
         for each in operators
@@ -142,7 +142,7 @@ def operations(operators: Sequence[OperatorConfig]) -> tuple[Operation, ...]:
 
 
 def _open(config: SourceConfig, source: Source, provenance: str | None = None, note: str = "") -> OpenSource:
-    _ = source.num_records, source.spec  # a source may look only now whether its data is there
+    _ = source.num_records, source.spec  # a source may check only now whether its data is there
     return OpenSource(
         **shared(OpenSource, config, but=("operators",)),
         source=source,
@@ -156,7 +156,7 @@ def _open(config: SourceConfig, source: Source, provenance: str | None = None, n
 
 
 def shared(kind: type, config: object, but: Collection[str] = ()) -> dict[str, Any]:
-    """What a configuration says of the fields that a dataclass has under the same names, all or `but` a few."""
+    """The values of the fields of a dataclass that a configuration has under the same names, except those in `but`."""
     names = [field.name for field in fields(kind) if field.name not in but]
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 

@@ -1,4 +1,4 @@
-"""Where the records of each source lie: whole in the device's memory, or read on the host as they are needed."""
+"""Decide where the records of each source lie: all in the device's memory, or on the host, read as needed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from datamix.pipeline.lowering import stored_spec
 from datamix.spec import bytes_of
 
 Choice: TypeAlias = Literal["auto", "device", "host"]
-"""Where records are to lie; "auto" decides by their size."""
+"""Where records should lie; "auto" decides by their size."""
 
 _CPU_BYTES = 2**30
 _ACCELERATOR_SHARE = 4
 
 
 def default_device_bytes() -> int:
-    """The bytes of records that are resident by default: a quarter of an accelerator's memory, 1 GiB on a CPU."""
+    """The default limit on the bytes of resident records: a quarter of an accelerator's memory, 1 GiB on a CPU."""
     if getattr(jax.config, "jax_platforms", None) == "cpu" or not (find_spec("jax_plugins") or find_spec("libtpu")):
         return _CPU_BYTES  # known without starting JAX, so that workers may be forked
     device = jax.local_devices()[0]
@@ -30,7 +30,7 @@ def default_device_bytes() -> int:
 
 
 def stored_bytes(source: OpenSource) -> int:
-    """The bytes of all records of a source as a pipeline stores them."""
+    """The size in bytes of all records of a source, as a pipeline stores them."""
     return source.num_records * bytes_of(stored_spec(source.name, source.spec))
 
 
@@ -38,8 +38,10 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
     """Decide where the records of each source lie, from their sizes alone.
 
     Args:
-      choice: The placement of those that have none. By "auto", the smallest sources lie on the device, as many as fit
-        into `device_bytes` beside those that are put there.
+      sources: The sources, in order.
+      choice: The placement of sources that have none. Under "auto", the smallest sources lie on the device, as many as
+        fit into `device_bytes` together with those placed there explicitly.
+      device_bytes: The limit on the bytes of records on the device under "auto"; None for `default_device_bytes`.
 
     Returns:
       The sources, each with the placement "device" or "host".
@@ -59,5 +61,5 @@ def placed(sources: Sequence[OpenSource], choice: Choice = "auto", device_bytes:
         for name in sorted((name for name, each in choices.items() if each == "auto"), key=sizes.__getitem__):
             room -= sizes[name]
             choices[name] = "device" if room >= 0 else "host"
-    # Small mixes go to the device without a query of its memory: that would start JAX, and no worker could be forked.
+    # Small mixes go to the device without a query of its memory: that would start JAX, and workers could not be forked.
     return [replace(source, placement="host" if choices[source.name] == "host" else "device") for source in sources]

@@ -1,4 +1,4 @@
-"""The settings by which records of a source are selected, or drawn."""
+"""The settings that select the records of a source, or say how they are drawn."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ from datamix.sources.selected import Selected, records_of, where
 
 
 def select(source: OpenSource, *, records: str | np.ndarray | None = None, condition: str | None = None) -> OpenSource:
-    """The same source with the records of some numbers, or of a file of these, and of them those of a condition."""
+    """The same source with only some of its records.
+
+    Args:
+      source: The source.
+      records: The numbers of the records, or an `.npy` file of them; None for all.
+      condition: A condition that they must meet in addition; None for none.
+
+    Raises:
+      DatamixError: The numbers or the condition do not fit the source.
+    """
     inner, selection = source.source, source.selection
     try:
         if records is not None:
-            inner = some = records_of(inner, records, source.setting("records"))
-            selection += ("records", hashlib.blake2b(some.indices.tobytes(), digest_size=8).hexdigest())
+            inner = selected = records_of(inner, records, source.setting("records"))
+            selection += ("records", hashlib.blake2b(selected.indices.tobytes(), digest_size=8).hexdigest())
         if condition is not None:
             inner = where(inner, condition, source.setting("where"))
             selection += ("where", condition)
@@ -33,13 +42,17 @@ def select(source: OpenSource, *, records: str | np.ndarray | None = None, condi
 
 
 def simulate(sources: Sequence[OpenSource], budget: int | None, simulated: int) -> list[OpenSource]:
-    """A part of each source, which a run repeats as often as a larger one would repeat the whole of it.
+    """A part of each source, of a size that this run repeats as often as a larger run would repeat the whole source.
 
-    The records are drawn by the name of the source alone, so that runs of all seeds share them.
+    The draw depends only on the name of the source, so that runs of all seeds use the same records.
 
     Args:
-      budget: The records that the run goes through.
-      simulated: The records that the larger one would.
+      sources: The sources.
+      budget: The number of records that this run goes through; None if no setting says it.
+      simulated: The number of records that the larger run would go through.
+
+    Raises:
+      ConfigError: There is no budget, it is larger than `simulated`, or a source would be left without records.
     """
     key = "mix.simulate_budget"
     if budget is None:
@@ -55,16 +68,16 @@ def simulate(sources: Sequence[OpenSource], budget: int | None, simulated: int) 
             text = f"of the {size:,} records of source {source.name!r}, {size * budget / simulated:.2g} would be left"
             raise ConfigError(text, key=key, value=simulated, hint="Let this run go through more records.")
         first, second = np.array(key_for(0, "simulate", source.name), np.uint32)[:, np.newaxis]
-        drawn = permute(np.arange(count, dtype=np.uint32), domain([max(size, 1)]), (first, second))
+        indices = permute(np.arange(count, dtype=np.uint32), domain([max(size, 1)]), (first, second))
         note = f"{count:,} of its {size:,} records take part: the run repeats them as often as one of {simulated:,} "
-        some = Selected(source.source, np.sort(drawn).astype(np.int64), f"{note}records would repeat them all.")
+        part = Selected(source.source, np.sort(indices).astype(np.int64), f"{note}records would repeat them all.")
         selection = (*source.selection, "simulate_budget", [budget, simulated])
-        parts.append(replace(source, source=some, limit=None, selection=selection, kept=None))
+        parts.append(replace(source, source=part, limit=None, selection=selection, kept=None))
     return parts
 
 
 def sampling_of(source: OpenSource) -> Sampling | None:
-    """How the records of a source are drawn; None where they are gone through one after the other."""
+    """How the records of a source are drawn; None if each epoch goes through all of them."""
     if source.balance is None and source.record_weight is None:
         return None
     if source.balance is not None and source.record_weight is not None:
@@ -92,7 +105,7 @@ def sampling_of(source: OpenSource) -> Sampling | None:
 
 
 def _column(source: OpenSource, leaf: str, key: str) -> np.ndarray:
-    """One number of each record that is used, [num_records]."""
+    """A leaf with one number per record, shape [num_records], of the records that are used."""
     spec = source.source.spec
     if leaf not in spec or spec[leaf].shape not in ((), (1,)):
         scalars = [name for name, part in spec.items() if part.shape in ((), (1,))]

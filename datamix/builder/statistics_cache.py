@@ -1,4 +1,4 @@
-"""Statistics of sources that have no entry of their own in the cache: completed once, in parts if wanted, and kept."""
+"""Statistics of sources whose records are not cached: computed once, in parts if wanted, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datamix.sources.long_work import num_cores
 from datamix.sources.statistics import LeafStatistics, from_json, to_json
 from datamix.spec import bytes_of
 
-_MOST_PIECES = 1024  # a file each, until all are there
+_MOST_PIECES = 1024  # with a file each, until all are done
 _PIECE_RECORDS = 1024  # at least
 _CHUNK_BYTES = 2**23  # read at once by a thread
 _DIGESTED = 64  # records, evenly spaced
@@ -36,10 +36,10 @@ _NOT_RECORDS = (  # settings that choose no records
 
 @dataclass(frozen=True)
 class KeptStatistics:
-    """The place in the cache for the statistics of the first `num_records` records of a source.
+    """The statistics of the first `num_records` records of a source, in the cache.
 
-    They are no longer valid once a setting that chooses records has changed, the name, size or time of one of the
-    source's files, or one of some evenly spaced records.
+    They become invalid when a setting that chooses records changes, or the name, size or time of one of the source's
+    files, or one of a few evenly spaced records.
     """
 
     config: SourceConfig
@@ -48,15 +48,20 @@ class KeptStatistics:
     cache: str | None
 
     def read(self) -> Mapping[str, LeafStatistics] | None:
-        """The statistics of each leaf; None where they are not there, or not of these records."""
-        # Most often there are none, and then no file is looked at.
+        """The statistics of each leaf; None if they are missing, or not those of these records."""
+        # Usually there are none, and then the files of the source need not be examined.
         entry = self.place.peek() if self.path.exists() else None
         return from_json(entry[1]["statistics"]) if entry else None
 
     def complete(
         self, progress: Callable[[int, int], None], *, part: int = 0, parts: int = 1
     ) -> Mapping[str, LeafStatistics] | None:
-        """Read all records, or one part of several, and keep the statistics; what is done already is not redone.
+        """Read all records, or one part of several, and keep the statistics; pieces that are done are not repeated.
+
+        Args:
+          progress: Called with the numbers of records that are done, and of all that this call reads.
+          part: The number of the part, from 0.
+          parts: The number of parts.
 
         Returns:
           The statistics of each leaf; None while other parts are missing.
@@ -65,20 +70,20 @@ class KeptStatistics:
             return kept
         count = max(1, min(_MOST_PIECES, -(-self.num_records // _PIECE_RECORDS)))
         pieces = [range(i * self.num_records // count, (i + 1) * self.num_records // count) for i in range(count)]
-        # Beside the directory, which is removed by whoever is done with all of it.
+        # The lock lies beside the directory, which is removed by the process that completes the statistics.
         with locked(Path(f"{self._directory}-{part}-of-{parts}")):
-            if (kept := self.read()) is not None:  # by now
+            if (kept := self.read()) is not None:  # completed while this process waited for the lock
                 return kept
             self._directory.mkdir(parents=True, exist_ok=True)
             try:
                 self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
             except FileNotFoundError:
-                if (kept := self.read()) is None:  # else jobs that share the work in another way were done first
+                if (kept := self.read()) is None:  # otherwise, jobs with another number of parts were done first
                     raise
                 return kept
             done = [each for i in range(count) if (each := self._piece(i)) is not None]
             if len(done) < count:
-                return self.read()  # another part may have joined them meanwhile
+                return self.read()  # another part may have merged all pieces meanwhile
             statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
             self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -86,7 +91,7 @@ class KeptStatistics:
 
     @cached_property
     def place(self) -> CachePlace:
-        """The place in the cache, with what the records depend on."""
+        """The place in the cache, with a fingerprint of the files and records."""
         indices = np.linspace(0, self.num_records - 1, min(self.num_records, _DIGESTED)).astype(np.int64)
         content = hashlib.blake2b(digest_size=16)
         for path in self._paths:
@@ -120,13 +125,13 @@ class KeptStatistics:
 
     @property
     def _directory(self) -> Path:
-        """The directory of the pieces that are done, while others are missing."""
+        """The directory of finished pieces, until all are done."""
         return Path(f"{self.place.path}-{self.place.fingerprint['content'][:8]}.parts")
 
     def _piece(self, number: int) -> Mapping[str, LeafStatistics] | None:
         try:
             return from_json(json.loads((self._directory / f"{number}.json").read_bytes()))
-        except (OSError, ValueError, TypeError):  # missing, or cut off when a machine went down
+        except (OSError, ValueError, TypeError):  # missing, or truncated by a crash of the machine
             return None
 
     def _work(self, pieces: Mapping[int, range], progress: Callable[[int, int], None]) -> None:
@@ -151,7 +156,7 @@ class KeptStatistics:
             pool.shutdown(cancel_futures=True)
 
     def _merged(self, parts: list[tuple[Mapping[str, LeafStatistics], int]]) -> dict[str, LeafStatistics]:
-        """The statistics of several parts together, each given with the number of its records."""
+        """The merged statistics of several parts; each part comes with its number of records."""
         return {
             leaf: LeafStatistics.merged((each[leaf], records * math.prod(part.shape)) for each, records in parts)
             for leaf, part in self.source.spec.items()

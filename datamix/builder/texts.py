@@ -1,4 +1,4 @@
-"""The text of the records of tokens of a mix, in its ratio: what a tokenizer is trained on."""
+"""The text of a mix of tokens, in its ratio, to train a tokenizer on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ _RECORDS = 256  # read at a time
 
 
 def packed(sources: Mapping[str, OpenSource]) -> dict[str, Packed]:
-    """The sources of packed tokens, whatever selects among their records."""
+    """The sources of packed tokens, without what selects among their records, by name."""
     return {name: source.whole for name, source in sources.items() if isinstance(source.whole, Packed)}
 
 
 def texts(mix: Assembly, most_characters: int = 2**28) -> Iterator[str]:
-    """The pieces of documents in a mix from its beginning on, up to so many characters, as to train a tokenizer on."""
+    """The pieces of documents in a mix, from its beginning, until they have `most_characters` characters.
+
+    Raises:
+      ConfigError: A source has no text, or its tokenizer is not known.
+    """
     names, known = list(mix.sources), packed(mix.sources)
     for name, each in mix.sources.items():
         if name not in known or known[name].known_tokenizer is None:
@@ -37,4 +41,4 @@ def texts(mix: Assembly, most_characters: int = 2**28) -> Iterator[str]:
                 for segment in range(1, int(segments.max()) + 1):
                     text = source.decode(tokens[segments == segment])
                     characters += len(text)
-                    yield text.replace("\ufffd", "")  # a character that is cut in two
+                    yield text.replace("\ufffd", "")  # a character that the end of the record cuts in two

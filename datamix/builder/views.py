@@ -1,4 +1,4 @@
-"""Views of a mix: the same sources and preparation, with other records, to evaluate on."""
+"""Views of a mix: the same sources and preparation with other records, for evaluation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from datamix.pipeline.pipeline import Pipeline
 
 
 def held_out(source: SourceConfig, locations: Locations, split: str = "test") -> OpenSource:
-    """A source, opened with the records of another split; of "test", those that its `test_split` names.
+    """Open a source with the records of another split; for "test", that is its `test_split` if it is set.
 
     Raises:
-      ConfigError: Raised when it has no such split.
-      DataError: Raised when there are no records in it.
+      ConfigError: The source has no such split.
+      DataError: There are no records in the split.
     """
     try:
         opened = open_source(of_split(source, split), locations)
     except ConfigError as error:
-        if split != "test" or source.test_split is not None or error.key != "split":  # it has other splits
+        if split != "test" or source.test_split is not None or error.key != "split":  # the advice below does not apply
             raise
         other = _for_validation(source, locations)
         choice = f"set source.{source.name}.test_split={other}, or " if other else ""
@@ -45,7 +45,7 @@ def held_out(source: SourceConfig, locations: Locations, split: str = "test") ->
 
 
 def _for_validation(source: SourceConfig, locations: Locations) -> str | None:
-    """The split of a dataset that is for validation, and not trained on; None where there is none."""
+    """The validation split of a dataset, if it has one that is not trained on; otherwise None."""
     for split in ("validation", "val", "valid", "dev"):
         if not re.search(rf"\b(all|{split})\b", source.settings.get("split", "")):
             with suppress(DatamixError):
@@ -55,19 +55,19 @@ def _for_validation(source: SourceConfig, locations: Locations) -> str | None:
 
 
 def holding_out(name: str) -> str:
-    """The overrides that hold every fourth record of a source out.
+    """The overrides that hold out every fourth record of a source.
 
-    The last ones would not do: a folder of images and many files hold their records class by class.
+    Not the last quarter, since folders of images and many files are ordered by class.
     """
     key = f"source.{name}"
     return f"{key}.split=train[1::4]+train[2::4]+train[3::4] {key}.test_split=train[::4]"
 
 
 def of_split(source: SourceConfig, split: str = "test") -> SourceConfig:
-    """A source with the records of another split; see `held_out`."""
-    # `where` applies to test records as well; limit, records, balance and record_weight are about those to train on.
-    chosen = source.test_split if split == "test" else None  # what test records are called nearly everywhere
-    settings = {**source.settings, "split": chosen or split}
+    """The configuration of a source with the records of another split; see `held_out`."""
+    # `where` applies to test records, too; limit, records, balance and record_weight only to records to train on.
+    test_split = source.test_split if split == "test" else None
+    settings = {**source.settings, "split": test_split or split}
     return replace(source, settings=settings, limit=None, records=None, balance=None, record_weight=None)
 
 
@@ -79,16 +79,21 @@ def viewed(
     random: bool = False,
     batch_size: int | None = None,
 ) -> Assembly:
-    """All records of some sources once, one source after the other, prepared as those of a mix whose labels are known.
+    """All records of some sources once, one source after the other, prepared as in a mix; see `Pipeline.view`.
 
-    See `Pipeline.view`; `sources` are those of the mix, or other splits of them.
+    Args:
+      mix: The mix, whose labels are complete.
+      sources: The sources of the mix, or other splits of them.
+      shuffle: How records are shuffled within their source.
+      random: Whether random operators are kept.
+      batch_size: The number of records in a batch; None for that of the mix.
     """
 
-    def kept(operators: Sequence[Operation]) -> tuple[Operation, ...]:
+    def chosen(operators: Sequence[Operation]) -> tuple[Operation, ...]:
         return tuple(each for each in operators if random or not traits(each.function).random)
 
     return assemble(
-        [replace(each, operators=kept(each.operators), balance=None, record_weight=None) for each in sources],
+        [replace(each, operators=chosen(each.operators), balance=None, record_weight=None) for each in sources],
         PlanSpec(
             order="concat",
             stop="exhaust_once",
@@ -97,7 +102,7 @@ def viewed(
             batch_size=batch_size or mix.batch_size,
         ),
         replace(mix.delivery, remainder="keep", shuffle_rows=False, skip=()),
-        operators=kept(mix.operators),
+        operators=chosen(mix.operators),
         labels=mix.labels.numbering,
         labels_like=mix.labels,
     )
@@ -132,7 +137,7 @@ def view(
 
 
 def _of_others(source: OpenSource, data: object) -> OpenSource:
-    """The same source with other records, which are given in Python."""
-    others = of_python(source.name, data)
+    """The same source with other records, which are a Python object."""
+    other = of_python(source.name, data)
     unset: dict[str, Any] = {"limit": None, "selection": (), "note": "", "loaded_from": None, "kept": None}
-    return replace(source, source=others, provenance=others.provenance, other_splits=tuple, **unset)
+    return replace(source, source=other, provenance=other.provenance, other_splits=tuple, **unset)

@@ -1,7 +1,7 @@
-"""From text to checked dataclasses; imports no JAX.
+"""Turn text into checked dataclasses, without importing JAX.
 
 `compose` has Hydra compose a command line, with `plus` for `source=a+b`; `parse` reads the result into the dataclasses
-of `schema`, which `check` compares with their types. `explain` and `own_data` word mistakes, `help` says what each key
-means, from the shipped `files`. `paths`, `renamed` and `hydra_node` look after some keys, `directories` after those of
-runs.
+of `schema`, whose types `check` checks. `explain` and `own_data` turn mistakes into errors of one line, and `help` says
+what each key means, from the shipped `files`. `paths` makes paths absolute, `renamed` accepts keys of earlier releases,
+`hydra_node` checks Hydra's own part, and `directories` locks the directories of runs.
 """

@@ -1,4 +1,4 @@
-"""From plain values to the dataclasses of `datamix.config.schema`, each mistake named by its full key."""
+"""Read plain values into the dataclasses of `datamix.config.schema`; errors name the full key of a mistake."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from datamix.errors import WORDS_OF_OTHERS, ConfigError, RegistryError, hint
 
 T = TypeVar("T")
 
-# msgspec, and neither Pydantic nor cattrs: all three check a configuration in 2 to 8 µs, but before they can, msgspec
-# takes 8 ms of CPU, cattrs 20, and Pydantic 75, which is 5 % of the time in which a pipeline of small sources is built.
-# cattrs, moreover, turns "3" into 3 unless each type gets a hook of its own. What msgspec lacks is read here: errors as
-# data (path and bound are parts of a sentence of fixed form), and the names that are not known (see `Node`).
+# msgspec rather than Pydantic or cattrs: all three check a configuration in 2 to 8 µs, but to get ready, msgspec takes
+# 8 ms of CPU, cattrs 20, and Pydantic 75, which is 5 % of the time to build a pipeline of small sources. Also, cattrs
+# turns "3" into 3 unless each type gets a hook of its own. What msgspec lacks is done here: path and bound are parsed
+# from its messages, which have a fixed form, and unknown names are refused (see `Node`).
 _MISTAKE = re.compile(
     r"(?P<text>Expected `(?P<type>\w+)[^`]*`(?: (?P<sign>>=|<=|>) (?P<bound>\S+))?.*|.*) - at "
     r"(?:`key` in )?`\$\.(?P<field>\w+)(?P<inner>.*)`"
 )
 BY_SOURCE = ("mix.weights", "mix.share", "mix.loss_weight", "mix.max_epochs", "stop.epochs")
-"""The groups whose keys are the names of sources."""
+"""The groups whose keys are names of sources."""
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "array": list, "object": dict}
-"""What msgspec calls the types of `registry.KINDS`."""
+"""The types of `registry.KINDS`, by the names that msgspec gives them."""
 
 
 class Node:
-    """A group of the configuration, whose values are taken out one by one, so that those nobody knows are left."""
+    """A group of the configuration; its values are taken out one by one, so that only unknown ones are left."""
 
     def __init__(self, values: object, where: str = "") -> None:
         if not isinstance(values, Mapping):
@@ -44,7 +44,7 @@ class Node:
             raise ConfigError("it is a group of keys", key=where, value=values, hint=mend)
         self.values: dict[str, Any] = {str(key): value for key, value in values.items()}
         self.where = where
-        self._taken: list[str] = []
+        self._names: list[str] = []
         self._groups: dict[str, Node] = {}
 
     def key(self, name: str) -> str:
@@ -52,32 +52,32 @@ class Node:
         return f"{self.where}.{name}" if self.where else name
 
     def group(self, name: str) -> Node:
-        """A group within this one; refused where there is none of this name."""
+        """The group of a name within this one; an error if there is none."""
         if name not in self._groups:
             self._groups[name] = Node(self.values.pop(name, None), self.key(name))
         return self._groups[name]
 
     @property
     def known(self) -> list[str]:
-        """The names that this group has a place for, as far as they have been asked for."""
-        return [name for name in (*self._taken, *self._groups) if not name.startswith("_")]
+        """The names that have been asked for in this group so far."""
+        return [name for name in (*self._names, *self._groups) if not name.startswith("_")]
 
     def take(self, path: str) -> Any:
-        """The value of a key below this group, which is taken out of it; None where there is none."""
+        """Take out the value of a key below this group; None if there is none."""
         group, _, name = path.rpartition(".")
         if group:
             return self.group(group).take(name)
-        self._taken.append(name)
+        self._names.append(name)
         return self.values.pop(name, None)
 
     def rest(self) -> dict[str, Any]:
-        """All values that nobody has taken, which are taken out; refused where one of them names something to build."""
+        """Take out all values that are left; an error if one of them has a `_target_`."""
         refuse_targets(self.values, self.where)
         values, self.values = self.values, {}
         return values
 
     def finish(self) -> None:
-        """Refuse what is left in this group and those within, and so is not known."""
+        """Refuse what is left in this group and those within it: it is unknown."""
         for group in self._groups.values():
             group.finish()
         for name in self.rest():
@@ -88,8 +88,17 @@ class Node:
 
 
 def read(schema: type[T], node: Node, **values: object) -> T:
-    """Take the fields of a dataclass out of a group of the configuration and check them."""
-    dataclass: Any = schema  # mypy takes type[T] for something that cannot be hashed
+    """Take the fields of a dataclass out of a group of the configuration and check them.
+
+    Args:
+      schema: The dataclass.
+      node: The group.
+      **values: The values of fields that are not taken from the group.
+
+    Raises:
+      ConfigError: A value is missing, or has the wrong type, or is out of bounds.
+    """
+    dataclass: Any = schema  # mypy thinks that type[T] cannot be hashed
     keys = keys_of(dataclass)
     required = {each.name for each in fields(dataclass) if each.default is each.default_factory is MISSING}
     settings = {}
@@ -100,7 +109,7 @@ def read(schema: type[T], node: Node, **values: object) -> T:
             settings[name] = key.path.removesuffix("*").removesuffix(".")
         elif (value := node.take(key.path)) is not None or name in required:
             values[name] = value
-    for name, group in settings.items():  # what is left, once the other fields have theirs
+    for name, group in settings.items():  # last, as they get all values that other fields have left
         values[name] = (node.group(group) if group else node).rest()
     try:
         checked = msgspec.convert(values, schema)
@@ -113,7 +122,7 @@ def read(schema: type[T], node: Node, **values: object) -> T:
 
 
 def _mistake(schema: Any, node: Node, values: Mapping[str, Any], text: str) -> ConfigError:
-    """The error for what msgspec says of the values of a dataclass, with the key in the YAML and the value."""
+    """The error for a message of msgspec on the values of a dataclass, with the key in the YAML and the value."""
     match = _MISTAKE.fullmatch(text)
     assert match, text
     name, kind, bound = match["field"], match["type"], match["bound"]
@@ -144,7 +153,7 @@ def _mistake(schema: Any, node: Node, values: Mapping[str, Any], text: str) -> C
 
 
 def _number_meant(text: str) -> str:
-    """What to write in place of a text that is no number; empty where nobody knows."""
+    """The advice on what to write in place of a text that is not a number; empty if that is unclear."""
     if match := re.fullmatch(r"(\d+) ?([kKMG])(i?)B?", text):
         return f"Write {int(match[1]) * (1024 if match[3] else 1000) ** ('KMG'.index(match[2].upper()) + 1)}."
     if re.fullmatch(r"[-+]?[\d.]+(e-?\d+)?", text):
@@ -153,7 +162,7 @@ def _number_meant(text: str) -> str:
 
 
 def _options(annotation: Any) -> list[str]:
-    """The values that an annotation lists; none where it is no `Literal`."""
+    """The values that an annotation lists; none if it has no `Literal`."""
     if typing.get_origin(annotation) is Literal:
         return list(typing.get_args(annotation))
     parts = typing.get_args(annotation)
@@ -168,7 +177,7 @@ def _hints(schema: Hashable) -> dict[str, Any]:
 
 @cache
 def keys_of(schema: Hashable) -> dict[str, Key]:
-    """The key of each field of a dataclass in the YAML, relative to the group it is read from."""
+    """The key in the YAML of each field of a dataclass, relative to the group from which it is read."""
     return {
         name: next((part for part in getattr(annotation, "__metadata__", ()) if isinstance(part, Key)), Key(name))
         for name, annotation in _hints(schema).items()
@@ -176,7 +185,7 @@ def keys_of(schema: Hashable) -> dict[str, Key]:
 
 
 def keys_below(group: str) -> str:
-    """Which keys a group has, and how one is set."""
+    """The advice on which keys a group has and how to set one."""
     if group in BY_SOURCE:
         return f"Set one of them, as in {group}.NAME=…; a ratio of all sources is mix.ratio=7:3."
     keys = [key for key in all_keys() if key.startswith(f"{group}.") and not key.endswith(TARGET)]
@@ -185,7 +194,7 @@ def keys_below(group: str) -> str:
 
 
 def component_kind(key: str) -> str:
-    """The kind of component that a key of the configuration names, or a list of them; empty where it names none.
+    """The kind of component that a key of the configuration names, one or a list; empty if it names none.
 
     >>> component_kind("mix._target_"), component_kind("source.mnist.operators"), component_kind("seed")
     ('order', 'operator', '')
@@ -198,9 +207,13 @@ def component_kind(key: str) -> str:
 
 
 def unknown_key(path: str, known: Collection[str], *, kind: str = "key", key: str | None = None) -> ConfigError:
-    """The error for a key that is not known: which choices bring it, or the nearest one that is.
+    """The error for an unknown key, with the choices that bring it, or the nearest known key.
 
-    `path` is the key up to the part that is not known, `known` are the names beside that part, a `kind` of thing.
+    Args:
+      path: The key up to its unknown part.
+      known: The names that are allowed in place of that part.
+      kind: What the unknown part names: "key" or "source".
+      key: The whole key, as the user wrote it; None for `path`.
     """
     key = key or path
     if choices := homes().get(path):
@@ -221,7 +234,7 @@ def belongs_to(choices: Sequence[str], key: str) -> ConfigError:
 
 
 def _elsewhere(path: str, beside: Collection[str]) -> list[str]:
-    """The keys that end in the name of one that is not known, or are it with dots for underscores; three at most."""
+    """At most three keys that end in the name of an unknown one, or equal it but for dots in place of underscores."""
     parent, _, name = path.rpartition(".")
     name = WORDS_OF_OTHERS.get(path) or WORDS_OF_OTHERS.get(name, name)
     if name in beside or "." in name:
@@ -234,7 +247,7 @@ def _elsewhere(path: str, beside: Collection[str]) -> list[str]:
 
 
 def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The full key of each value in a group that is no group itself, and the value."""
+    """The full key of each value in a group that is not itself a group, and the value."""
     if isinstance(node, Mapping) and node:
         for name, value in node.items():
             yield from leaves_of(value, f"{key}.{name}" if key else name)
@@ -243,7 +256,7 @@ def leaves_of(node: object, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def refuse_targets(node: object, where: str) -> None:
-    """Refuse to build anything but what the registry has; Hydra's way of naming more is a `_target_`."""
+    """Refuse every `_target_` below a node, with which Hydra could build something that is not in the registry."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             key, mend = f"{where}._target_", "A config builds what the registry has, where it has a place for it."

@@ -1,6 +1,6 @@
-"""From the overrides of a command line to a composed configuration: all that knows how Hydra does it.
+"""Compose a configuration from the overrides of a command line; how Hydra does it is known only here.
 
-Hydra is used through a loader of our own: no state that a host program shares with Hydra is left changed.
+Hydra is used through a loader of our own, so that no state which a host program shares with Hydra stays changed.
 Composing and printing help import neither JAX nor TensorFlow.
 """
 
@@ -40,32 +40,32 @@ from datamix.errors import ConfigError, expanded
 from datamix.mixing.groups import SELF
 
 VERSION_BASE = "1.3"
-"""The version of Hydra whose defaults hold for our configs."""
+"""The version of Hydra whose defaults apply to our configs."""
 
 _PLUS = "plus://"
 SEARCH_PATH = f"hydra.searchpath=[{_PLUS}]"
 """The override that lets Hydra find `source=a+b`."""
 
-# Keys whose setting may be a list; those that a run or sweep which was cut short advises to add to the same command.
+# Keys whose value may be a list; and keys that an interrupted run or sweep advises to add to its command.
 _LISTS = re.compile(r"\.(path|offsets)$|^sweep\.dir$")
 _ADVISED = re.compile(r"^hydra\.(run|sweep)\.dir$|^(train|sweep)\.resume$")
 
-# Hydra makes its singletons when they are first used, and two threads would make them twice.
+# Hydra creates its singletons on first use, and two threads would create them twice.
 _composing = RLock()
 
 
 def search_path(datasets: Sequence[str] = ()) -> str:
-    """The override that lets Hydra find `source=a+b`, and complete the names of datasets of one's own."""
+    """The override that lets Hydra find `source=a+b`, and complete the names of the user's own `datasets`."""
     return f"{SEARCH_PATH[:-1]},{_PLUS}+{'+'.join(datasets)}]" if datasets else SEARCH_PATH
 
 
 def check_repeated(overrides: Sequence[str]) -> list[str]:
     """Notes on keys to which a command line gives several values, of which Hydra takes the last.
 
-    A shell makes two overrides of one that has braces, as in `source.x.path={a,b}.csv`, so that data would be lost.
+    A shell expands braces, as in `source.x.path={a,b}.csv`, to two overrides, so that data would be lost.
 
     Raises:
-      ConfigError: Several values of a key that may list them: datasets, paths, directories of sweeps.
+      ConfigError: A key that may have a list (datasets, paths, directories of sweeps) is given several values.
 
     >>> check_repeated(["batch.size=4", "batch.size=8"])
     ['batch.size is given 2 values, 4, 8; the last one counts.']
@@ -75,18 +75,18 @@ def check_repeated(overrides: Sequence[str]) -> list[str]:
     datamix.errors.ConfigError: source.x.path: it is given 2 values, a.csv, b.csv, and the last alone would count. \
 Write 'source.x.path=[a.csv,b.csv]' for all of them.
     """
-    values: dict[str, dict[str, None]] = {}
+    values_of: dict[str, dict[str, None]] = {}
     for override in overrides:
         key, equals, value = override.lstrip("+").partition("=")
         if equals and not key.startswith("~") and not _ADVISED.search(key):
-            values.setdefault(key, {})[value] = None
+            values_of.setdefault(key, {})[value] = None
     notes = []
-    for key, given in values.items():
-        if len(given) == 1:
+    for key, values in values_of.items():
+        if len(values) == 1:
             continue
-        text = f"is given {len(given)} values, {', '.join(given)}"
+        text = f"is given {len(values)} values, {', '.join(values)}"
         if key == "source" or _LISTS.search(key):
-            whole = f"source={'+'.join(given)}" if key == "source" else f"'{key}=[{','.join(given)}]'"
+            whole = f"source={'+'.join(values)}" if key == "source" else f"'{key}=[{','.join(values)}]'"
             raise ConfigError(
                 f"it {text}, and the last alone would count", key=key, hint=f"Write {whole} for all of them."
             )
@@ -95,11 +95,13 @@ Write 'source.x.path=[a.csv,b.csv]' for all of them.
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command line as Hydra understands them.
+    """The overrides of a command line in the form that Hydra understands.
 
-    What Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, comparisons of `….where=`,
-    `window(n)`, the tilde of a home.
-    The search path gets the entry that joins datasets, beside those of the user.
+    Text that Hydra's grammar would refuse is quoted: brackets and colons of `….split=`, comparisons of `….where=`,
+    `window(n)`, the tilde of a home directory. The entry that joins datasets is added to the search path.
+
+    Raises:
+      ConfigError: An override is a path, or not the name of a choice, or there are several in one argument.
 
     >>> prepared(["source.mnist.split=train[:10],test", "hydra.searchpath=[file:///conf]"])
     ["source.mnist.split='train[:10]','test'", 'hydra.searchpath=[file:///conf,plus://]']
@@ -115,10 +117,10 @@ def prepared(overrides: Sequence[str]) -> list[str]:
         key, equals, value = override.partition("=")
         if key == "source":
             refuse_paths(value)
-        if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would answer with a traceback
+        if value == "null" and (key == "hydra" or key.startswith("hydra/")):  # Hydra would show a traceback
             raise ConfigError("it is the name of a choice", key=key, value=None)
         if key.startswith(("mix.weights.", "mix.share.")) and any(other.startswith(f"{key}.") for other in keys):
-            key += f".{SELF}"  # of a mix within the mix, beside those of its members
+            key += f".{SELF}"  # of a mix within the mix, some of whose members are set as well
         if equals:
             value = _quoted(key, value)
         if key.lstrip("+") == "hydra.searchpath" and _PLUS not in value and re.fullmatch(r"\[.*\]", value):
@@ -126,23 +128,23 @@ def prepared(overrides: Sequence[str]) -> list[str]:
             value = f"[{entries},{_PLUS}]" if entries else f"[{_PLUS}]"
         result.append(key + equals + value)
     if not any(key.lstrip("+") == "hydra.searchpath" for key in keys):
-        # Not in config.yaml: Hydra takes a search path from a primary config alone, and that may be the user's own.
+        # Not in config.yaml: Hydra reads a search path only from the primary config, which may be the user's own.
         result.append(SEARCH_PATH)
     return result
 
 
 def _refuse_joint(overrides: Sequence[str]) -> None:
-    """Refuse several overrides in one text."""
+    """Refuse several overrides in one argument."""
     for override in overrides:
-        others = [] if override.startswith("+vars.") else re.findall(r"\s(\w+)[\w.]*=(?!=)", override)
-        # All keys are read from many files, and so where there may be another one alone.
-        if others and {*others} & {key.partition(".")[0] for key in all_keys()}:
+        groups = [] if override.startswith("+vars.") else re.findall(r"\s(\w+)[\w.]*=(?!=)", override)
+        # `all_keys` reads many files, so it is called only if there may be a second override.
+        if groups and {*groups} & {key.partition(".")[0] for key in all_keys()}:
             mend = "each has an argument of its own: 'source=mnist+fashion' 'mix.ratio=7:3'"
             raise ConfigError(f"{override!r} is not one override; {mend}.")
 
 
 def _quoted(key: str, value: str) -> str:
-    """A value with the quotes that Hydra's grammar asks for; each of those that are swept has its own."""
+    """A value with the quotes that Hydra's grammar needs; in a sweep, each of several values has its own."""
     split = key.endswith((".split", ".test_split")) and "[" in value and not re.match(r"\w+\(", value)
     if split and value.startswith("["):
         mend = f"Write {key}={'+'.join(part.strip() for part in value[1:-1].split(','))}."
@@ -151,7 +153,7 @@ def _quoted(key: str, value: str) -> str:
         return value
     sweeps = re.match(r"(choice|sort|shuffle)\(", value)
     if key.endswith(".where") and value not in ("", "null") and not sweeps:
-        return "'{}'".format(value.replace("'", "\\'"))  # whole: its commas are those of lists
+        return "'{}'".format(value.replace("'", "\\'"))  # as a whole: its commas separate items of lists
     windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
     if split or windows or value.startswith("~/"):
         return ",".join(f"'{part}'" for part in value.split(","))
@@ -159,7 +161,7 @@ def _quoted(key: str, value: str) -> str:
 
 
 def typed(override: str) -> str:
-    """An override for a shell, with the quotes that are needed: those that `prepared` puts round a value are not.
+    """An override for a shell, with only the quotes that are needed, without those that `prepared` adds.
 
     >>> print(typed("source.a.split='train[::4]'"), typed("seed=1"), typed("+vars.a='x y'"))
     'source.a.split=train[::4]' seed=1 "+vars.a='x y'"
@@ -172,10 +174,10 @@ def typed(override: str) -> str:
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader, which composes what the jobs of a sweep have in common once.
+    """Hydra's loader, which composes only once what the jobs of a sweep have in common.
 
-    Hydra composes each job twice, to check it and to run it, at 90 ms a time; a copy with other values takes 6, and
-    that of the check is what is run.
+    Hydra composes each job twice, to check it and to run it, in 90 ms each. A copy with other values takes 6 ms, and
+    the copy that was checked is the one that is run.
     """
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
@@ -185,14 +187,14 @@ class Loader(ConfigLoaderImpl):
         self._parsed: dict[str, Override] = {}
 
     def check_mode(self, config: DictConfig, overrides: Sequence[str], mode: RunMode) -> None:
-        """Refuse what Hydra refuses in a run, or in a sweep, of what was composed without a look at which it is."""
+        """Apply Hydra's checks for a run or a sweep to a configuration that was composed without them."""
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         self.validate_sweep_overrides_legal(parsed, mode, from_shell=True)
         if mode == RunMode.RUN and "???" in config.hydra.runtime.choices.values():
-            self.load_configuration(config.hydra.job.config_name, list(overrides), mode)  # says what is missing
+            self.load_configuration(config.hydra.job.config_name, list(overrides), mode)  # raises, naming the group
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Any], repo: Any) -> None:
-        """Refuse the folder of a module, which Hydra would import: a configuration imports what `plugins` names."""
+        """Refuse the folder of a module, which Hydra would import; only modules in `plugins` are imported."""
         primary = repo.load_config(config_name) if config_name else None
         entries = [OmegaConf.select(primary.config, "hydra.searchpath")] if primary else []
         entries += [each.value() for each in parsed_overrides if each.get_key_element() == "hydra.searchpath"]
@@ -203,11 +205,11 @@ class Loader(ConfigLoaderImpl):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """The configuration of a job; see `ConfigLoaderImpl`."""
         checked = self._checked.pop(tuple(sweep_overrides), None)
-        if checked is not None and OmegaConf.is_missing(checked.hydra.job, "num"):  # a launcher numbers what it runs
+        if checked is not None and OmegaConf.is_missing(checked.hydra.job, "num"):  # else it has been run
             OmegaConf.copy_cache(from_config=master_config, to_config=checked)
             return checked
         overrides = [self._parse(text) for text in sweep_overrides]
-        # What may choose a config, or belongs to Hydra, is composed; a key with a dot names no group.
+        # Overrides that may choose a config, or are Hydra's own, are composed; a key with a dot is not a group.
         values = [each for each in overrides if "." in each.key_or_group and not each.is_hydra_override()]
         self.validate_sweep_overrides_legal(values, RunMode.RUN, from_shell=True)
         composed = [str(each.input_line) for each in overrides if each not in values]
@@ -220,12 +222,12 @@ class Loader(ConfigLoaderImpl):
         job, tasks = config.hydra.job, [each for each in overrides if not each.is_hydra_override()]
         config.hydra.overrides.task = [each.input_line for each in tasks]
         job.override_dirname = get_overrides_dirname(tasks, **job.config.override_dirname)
-        if len(self._checked) < 256:  # a sweep of many more would hold as many copies
+        if len(self._checked) < 256:  # so that a large sweep does not keep as many copies as jobs
             self._checked[tuple(sweep_overrides)] = config
         return config
 
     def _parse(self, override: str) -> Override:
-        """An override, parsed; jobs have most of theirs in common."""
+        """Parse an override, once: jobs have most overrides in common."""
         if override not in self._parsed:
             (self._parsed[override],) = OverridesParser.create().parse_overrides([override])
         return self._parsed[override]
@@ -234,7 +236,16 @@ class Loader(ConfigLoaderImpl):
 def config_loader(
     config_dir: str | Path | None = None, *, config_path: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> Loader:
-    """Hydra's loader of configurations, over those of the user and the shipped ones, or `config_path` instead."""
+    """Make Hydra's loader of configurations.
+
+    Args:
+      config_dir: A directory with configs of the user's own, in addition to the shipped ones.
+      config_path: A directory that replaces the shipped configs.
+      datasets: The names of sources in memory.
+
+    Raises:
+      ConfigError: A directory is missing, cannot be read, or has a name of a shipped config.
+    """
     if not any(source.scheme() == "plus" for source in Plugins.instance().discover(ConfigSource)):  # type: ignore[attr-defined]
         mend = "install datamix again (pip install -e . in a checkout), or add its folder datamix/plugins to PYTHONPATH"
         raise ConfigError(f"datamix's plugins for Hydra are not installed; {mend}.")
@@ -247,12 +258,12 @@ def config_loader(
             if not directory.is_dir():
                 raise ConfigError(f"--config-dir {config_dir}: there is no such directory.")
             os.scandir(directory).close()
-            os.stat(f"{directory}/.")  # noqa: PTH116  # as files in it are; `Path` would leave the dot out
+            os.stat(f"{directory}/.")  # noqa: PTH116  # fails if files in it cannot be opened; `Path` would drop the dot
         except OSError as error:
             raise ConfigError(f"--config-dir {config_dir}: it cannot be read: {error.strerror}.") from None
         _refuse_shipped_names(directory)
         search_path.prepend(provider="command-line", path=f"file://{directory}", anchor=before_schema)
-    # Before all: what asks a file system for a file of so long a name fails.
+    # First, since looking up so long a name in a file system raises an error.
     search_path.prepend(provider="datamix", path=f"{_PLUS}+{'+'.join(datasets)}")
     if datasets:
         search_path.prepend(provider="datamix", path=_PLUS + "+".join(datasets), anchor=before_schema)
@@ -260,7 +271,7 @@ def config_loader(
 
 
 def _refuse_shipped_names(directory: Path) -> None:
-    """Refuse options of the user's own that Hydra would pass over, as shipped ones of their names come first."""
+    """Refuse the user's own options that have names of shipped ones, which Hydra would read instead."""
     for shipped in conf_dir().glob("*/**/*.yaml"):
         name = shipped.relative_to(conf_dir())
         own = directory / name
@@ -278,11 +289,18 @@ def _refuse_module(key: str, place: object) -> None:
 def compose(
     overrides: Sequence[str], *, config_dir: str | Path | None = None, datasets: Sequence[str] = ()
 ) -> DictConfig:
-    """Compose the configuration of a command line, without running a job; `datasets` names sources in memory.
+    """Compose the configuration of a command line, without running a job.
 
-    Hydra's own part is left out, and so are its resolvers: `${now:…}` and `${hydra:…}` name the run of a job, which
-    there is none here. In a program that has registered them, as every Hydra application does, they mean what they
-    mean there.
+    Hydra's own part is left out, and so are its resolvers: `${now:…}` and `${hydra:…}` refer to the run of a job, and
+    there is none. In a program that has registered them, as every Hydra application does, they work as they do there.
+
+    Args:
+      overrides: The overrides.
+      config_dir: A directory with configs of the user's own.
+      datasets: The names of sources in memory.
+
+    Raises:
+      ConfigError: An override or a config is wrong.
     """
     with _composing, _version_base(), one_line_errors():
         loader = config_loader(config_dir, datasets=datasets)
@@ -296,7 +314,7 @@ def compose(
 
 @contextmanager
 def hydra_config(config: DictConfig) -> Iterator[None]:
-    """Let `${hydra:…}` refer to a configuration, which has Hydra's part."""
+    """Let `${hydra:…}` refer to a configuration that has Hydra's part."""
     instance = HydraConfig.instance()
     before = instance.cfg
     instance.cfg = config  # type: ignore[assignment]
@@ -308,7 +326,7 @@ def hydra_config(config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def _version_base() -> Iterator[None]:
-    """Compose under the defaults of one version of Hydra, whichever the host program has chosen."""
+    """Compose with the defaults of `VERSION_BASE`, whichever version the host program has chosen."""
     base = version.VersionBase.instance()
     before = base.version_base
     version.setbase(VERSION_BASE)
@@ -319,13 +337,13 @@ def _version_base() -> Iterator[None]:
 
 
 def load_plugins(node: DictConfig) -> None:
-    """Import the modules that a configuration names: they may register what its other keys are resolved with."""
+    """Import the modules in a configuration's `plugins`, which may register resolvers for its other keys."""
     modules = OmegaConf.select(node, "plugins", default=None)
     registry.load_plugins(modules if OmegaConf.is_list(modules) else [])
 
 
 def require_keys(node: DictConfig, config_dir: str | Path | None) -> None:
-    """Refuse what is chosen of the user's own and is a list, which Hydra would leave out without a word."""
+    """Refuse the user's own config if it is a list, which Hydra would silently ignore."""
     for group, names in node.hydra.runtime.choices.items() if config_dir is not None else ():
         for name in names if OmegaConf.is_list(names) else [names]:
             path = expanded(str(config_dir)) / str(group).partition("@")[0] / f"{name}.yaml"
@@ -334,7 +352,7 @@ def require_keys(node: DictConfig, config_dir: str | Path | None) -> None:
 
 
 def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
-    """The options of every config group, by group: those that are shipped and the user's own."""
+    """The options of every config group, shipped ones and the user's own, by group."""
     options: dict[str, set[str]] = {}
     for directory in [conf_dir(), *([] if config_dir is None else [Path(config_dir)])]:
         for path in directory.rglob("*.yaml"):
@@ -346,10 +364,10 @@ def choices(config_dir: str | Path | None = None) -> dict[str, list[str]]:
 
 @contextmanager
 def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
-    """Say in one line what Hydra answers with a traceback, such as a mix made of itself or a file that is no text."""
+    """Turn what Hydra shows as a traceback, such as a mix made of itself or a file that is not text, into one line."""
     try:
         yield
-    except (AttributeError, AssertionError) as error:  # OmegaConf's, where an override names a key below null
+    except (AttributeError, AssertionError) as error:  # of OmegaConf, if an override names a key below null
         if not re.search(r"full_key: hydra\.sweeper\.params|root: NoneType", str(error)):
             raise
         text = "the command line sets no key below null"
@@ -371,7 +389,7 @@ def named_faults(loader: ConfigLoaderImpl) -> Iterator[None]:
 
 
 def _without_end(loader: ConfigLoaderImpl, error: RecursionError) -> ConfigError:
-    """The error for what Hydra follows without end."""
+    """The error for a configuration that Hydra would follow without end."""
     for dataset in loader.get_group_options("dataset"):
         if loop := _loop(loader, dataset, ()):
             return ConfigError(f"the mix {dataset!r} is made of itself: {' -> '.join(loop)}", key="source")
@@ -382,7 +400,7 @@ def _without_end(loader: ConfigLoaderImpl, error: RecursionError) -> ConfigError
 
 
 def _loop(loader: ConfigLoaderImpl, dataset: str, within: tuple[str, ...]) -> tuple[str, ...]:
-    """The names by which a mix leads back to the first of them; empty where it does not."""
+    """The names through which a mix leads back to the first of them; empty if it does not."""
     if dataset in within:
         return (*within, dataset) if dataset == within[0] else ()
     loaded = loader.repository.load_config(f"dataset/{dataset}")

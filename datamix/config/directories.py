@@ -1,4 +1,4 @@
-"""The directory of a run or a sweep, locked for one process; one named by the time belongs to one run alone."""
+"""The directory of a run or a sweep, locked for one process; if it is named by the time, only one run gets it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from datamix.errors import ConfigError
 
 _LOCK = ".lock"
 _BY_TIME = "${now:"
-_SWEEP = "multirun.yaml"  # what Hydra writes into the directory of a sweep
+_SWEEP = "multirun.yaml"  # written by Hydra into the directory of a sweep
 
 
 @contextmanager
 def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
-    """Make the directory that a run or a sweep writes to, and keep other processes out while it does.
+    """Make the directory that a run or a sweep writes to, and keep other processes out during the block.
 
-    A directory that is named by the time, as the default is, gets a number behind its name where another run of the
-    same second has it. What was made and is still empty at the end is removed again.
+    A directory that is named by the time, as by default, gets a number after its name if another run of the same second
+    has taken that name. Directories that were made here and are still empty at the end are removed.
 
     Args:
-      config: The composed configuration, with Hydra's part, which gets the path of the directory, also as an override
-        of all jobs.
+      config: The composed configuration with Hydra's part. If the path has interpolations, it is replaced by the
+        resolved path, which also becomes an override of all jobs.
       key: "hydra.run.dir" or "hydra.sweep.dir".
 
     Raises:
@@ -41,13 +41,13 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
         raise ConfigError(str(error).partition("\n")[0], key=key) from error
     _check_outside_sweeps(path.absolute(), key)
     try:
-        made = [each for each in (path, *path.parents) if not each.exists()]
+        new_directories = [each for each in (path, *path.parents) if not each.exists()]
         if _BY_TIME in raw:
-            path = _made_new(path)
-            made = [path, *(each for each in made if each in path.parents)]
+            path = _make_new(path)
+            new_directories = [path, *(each for each in new_directories if each in path.parents)]
         else:
             path.mkdir(parents=True, exist_ok=True)
-        if "${" in raw:  # resolved once, not anew for each job
+        if "${" in raw:  # resolved once, not again for each job
             quoted = str(path).replace("'", "\\'")
             OmegaConf.update(config, key, str(path))
             config.hydra.overrides.hydra.append(f"{key}='{quoted}'")
@@ -58,20 +58,20 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
         raise ConfigError("another process is using it", key=key, value=str(path), hint=mend) from None
     except OSError as error:
         raise ConfigError(f"{error.filename or path} cannot be written: {error.strerror}", key=key) from error
-    absolute = [each.absolute() for each in made]  # the job may change the current directory
+    new_directories = [each.absolute() for each in new_directories]  # the job may change the current directory
     try:
         yield
     finally:
         with suppress(OSError):
-            Path(lock.lock_file).unlink(missing_ok=True)  # before it is let go of: afterwards it may be another's
+            Path(lock.lock_file).unlink(missing_ok=True)  # before the release, after which it may be another's
         lock.release()
         with suppress(OSError):
-            for each in absolute:
+            for each in new_directories:
                 each.rmdir()
 
 
 def _check_outside_sweeps(path: Path, key: str) -> None:
-    """Check that no sweep is running whose directory holds this one: its jobs write there."""
+    """Check that the path is not in the directory of a running sweep, whose jobs write there."""
     for parent in path.parents:
         if (parent / _SWEEP).exists() and (parent / _LOCK).exists():
             try:
@@ -83,8 +83,8 @@ def _check_outside_sweeps(path: Path, key: str) -> None:
                 raise ConfigError(text, key=key, value=str(path), hint=hint) from None
 
 
-def _made_new(path: Path) -> Path:
-    """Make a directory that was not there, with a number behind its name where it needs one."""
+def _make_new(path: Path) -> Path:
+    """Make a directory that does not exist yet, with a number after its name if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")

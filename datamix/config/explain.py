@@ -1,4 +1,4 @@
-"""The errors of Hydra, OmegaConf and PyYAML in one line each, with the nearest known name."""
+"""Turn the errors of Hydra, OmegaConf and PyYAML into one line each, with the nearest known name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from datamix.config.renamed import TARGET
 from datamix.config.schema import AdaptConfig
 from datamix.errors import ConfigError, first_line, hint
 
-# What OmegaConf raises, as errors of Python's own, where an override names a key below a list.
+# Messages of the built-in errors that OmegaConf raises if an override names a key below a list.
 _NO_INDEX = re.compile(r"^invalid literal for int\(\) with base 10: (.+)$|^Index (.+) \(str\) is not an int$")
 
 
@@ -41,7 +41,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def config_error(error: BaseException) -> ConfigError:
-    """The error that says in one line what Hydra, OmegaConf or PyYAML says in several, with the nearest known name."""
+    """The error of one line for an error of Hydra, OmegaConf or PyYAML, with the nearest known name."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _override_error(match[1], error.__cause__ or error)
@@ -74,7 +74,7 @@ def config_error(error: BaseException) -> ConfigError:
 
 
 def _not_found(text: str, within: str | None, choice: str) -> ConfigError:
-    """The error for a choice that Hydra does not find, as its text says, `within` what `source=` is set to."""
+    """The error for a choice that Hydra does not find, from Hydra's `text`; `within` is the value of `source=`."""
     group, _, name = choice.rpartition("/")
     options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
     key = {"dataset": "source"}.get(group, group)
@@ -92,7 +92,7 @@ def _not_found(text: str, within: str | None, choice: str) -> ConfigError:
 
 
 def _misplaced(folders: Sequence[Path], group: str, name: str) -> str:
-    """How Hydra finds a file of the user's that it passes over; empty where there is none."""
+    """The advice on how to make Hydra find a file of the user's that it ignores; empty if there is none."""
     for folder in folders:
         if (file := folder / group / f"{name}.yml").is_file():
             return f"Hydra reads {file} only as {name}.yaml; rename it."
@@ -105,7 +105,7 @@ _WORDS = {"help": "--help or --help mix", "version": "--version", "sweep": "-m j
 
 
 def _meant(text: str) -> str:
-    """What to write in place of what is no override, such as `train` or `path=a (1).csv`."""
+    """What to write in place of a text that is not an override, such as `train` or `path=a (1).csv`."""
     key, equals, value = text.partition("=")
     if key.startswith("/"):
         return text.lstrip("/")
@@ -132,26 +132,26 @@ def _meant(text: str) -> str:
 
 
 def _without_slash(key: str) -> ConfigError:
-    """The error for a choice in the defaults list of a file in a group, which is looked for in that group."""
+    """The error for a choice without a slash in a defaults list, which Hydra searches below the group of its file."""
     key = key.partition("@")[0]
     mend = f"Write it with override and a slash: - override /{key.rpartition('/')[2]}: …"
     return ConfigError("there is no such group within this one", key=key, hint=mend)
 
 
 def _chosen_by(key: str) -> dict[str, list[str]]:
-    """The choices of Hydra's launchers or sweepers that bring a setting, by the names of all settings beside a key."""
+    """The choices of launchers or sweepers that bring each setting in the group of a key, by the setting's name."""
     group = "/".join(key.split(".")[:-1])
     options = ConfigStore.instance().list(group) if group in ("hydra/launcher", "hydra/sweeper") else ()
     chosen: dict[str, list[str]] = {}
     for file in options:
-        # Beside the files lie folders, such as that of Optuna's samplers.
+        # The list also has folders, such as that of Optuna's samplers.
         for name in ConfigStore.instance().load(f"{group}/{file}").node if file.endswith(".yaml") else ():
             chosen.setdefault(str(name), []).append(f"{group}={Path(file).stem}")
     return chosen
 
 
 def _set_whole(key: str) -> ConfigError:
-    """The error for a setting of a schedule that is to be set alone."""
+    """The error for an override of one setting of a schedule, which can only be set as a whole."""
     value = "VALUE"
     for name in reversed(key.split(".")[2:]):
         value = f"{{{name}:{value}}}"
@@ -188,7 +188,7 @@ def _override_error(key: str, cause: BaseException) -> ConfigError:
 
 
 def require_choices(overrides: Sequence[str]) -> None:
-    """Refuse what names no choice of a group, such as `job=null` or `mix=[1]`; Hydra would answer with a traceback."""
+    """Refuse values that cannot name a choice, such as `job=null` or `mix=[1]`; Hydra would show a traceback."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -201,11 +201,11 @@ def require_choices(overrides: Sequence[str]) -> None:
             continue
         try:
             (override,) = parser.parse_overrides([text])
-        except HydraException:  # Hydra says so itself
+        except HydraException:  # Hydra reports it itself
             continue
         value = override.value()
         names = value if isinstance(value, list) else [value]
-        # A group of keys is merged, which is no choice either, but nothing that Hydra minds.
+        # A group of keys is not a choice either, but Hydra accepts and merges it.
         if override.is_delete() or override.is_sweep_override() or isinstance(value, Mapping):
             continue
         if not all(isinstance(name, str) for name in names):

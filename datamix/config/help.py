@@ -1,4 +1,4 @@
-"""What every key means: from the comments of the shipped YAML files, and from the schema of a source."""
+"""The meaning of every key, from the comments of the shipped YAML files and the schema of a source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SettingLine(NamedTuple):
 
 
 def settings_of(path: Path, prefix: str = "") -> tuple[str, list[SettingLine]]:
-    """What a YAML file is for, by its first comment, and its settings with the comments that stand beside them."""
+    """The comment at the head of a YAML file, which says what it is for, and its settings with their comments."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     heading = " ".join(line[2:] for line in lines if line.startswith("# ") and "@package" not in line)
@@ -35,7 +35,7 @@ def settings_of(path: Path, prefix: str = "") -> tuple[str, list[SettingLine]]:
 
 
 def _keyed(text: str, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Each line of YAML, its full key, its value and its comment; these are empty where there are none."""
+    """Each line of YAML with its full key, value and comment, which are empty if it has none."""
     parents: list[tuple[int, str]] = []
     for line in text.splitlines():
         if (match := _LINE.match(line)) is None:
@@ -62,14 +62,14 @@ def meanings_of(docstring: str) -> dict[str, str]:
 def commented(
     config: DictConfig, choices: Mapping[str, str], topic: str = "", *, resolve: bool = False, own: Path | None = None
 ) -> str:
-    """A configuration in YAML with the meaning of its keys beside them.
+    """A configuration in YAML, with the meaning of each key as a comment.
 
     Args:
       config: The configuration, without Hydra's part.
-      choices: The option of each config group, as Hydra keeps them: `dataset@source.mnist` for a part.
-      topic: A group or a key, which alone is shown, with what may be chosen for it; empty for all.
+      choices: The option of each config group, by its name in Hydra, such as `mix` or `dataset@source.mnist`.
+      topic: The only group or key to show, with the options to choose from; empty for all.
       resolve: Whether interpolations are resolved.
-      own: The directory of one's own YAML files, which go before those that are shipped.
+      own: The directory of the user's own YAML files, which take precedence over shipped ones.
 
     Raises:
       ConfigError: There is no such group or key.
@@ -80,15 +80,15 @@ def commented(
         files[f"{folder}/{option}"] = package or group
 
     def path_of(file: str) -> Path:
-        mine = None if own is None else own / f"{file}.yaml"
-        return mine if mine is not None and mine.is_file() else conf_dir() / f"{file}.yaml"
+        user_file = None if own is None else own / f"{file}.yaml"
+        return user_file if user_file is not None and user_file.is_file() else conf_dir() / f"{file}.yaml"
 
     paths = {path_of(file): package for file, package in files.items()}
     known = [each for path, package in paths.items() if path.is_file() for each in settings_of(path, package)[1]]
     meanings = {each.key: each.meaning for each in known if each.meaning}
-    said, lines, shown = meanings_of(SourceConfig.__doc__ or ""), [], ""
+    fields, lines, shown = meanings_of(SourceConfig.__doc__ or ""), [], ""
     of_source = {
-        key.path: said[name] for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")
+        key.path: fields[name] for name, key in keys_of(SourceConfig).items() if name not in ("name", "settings")
     }
     whole = list(_keyed(OmegaConf.to_yaml(config, resolve=resolve)))
     keys = {key for _, key, _, _ in whole if key}

@@ -1,7 +1,7 @@
-"""The check of the `hydra` part: what it builds, after resolving, must be a name in a fixed set.
+"""Check the `hydra` part of a configuration: what it builds, after resolving, must have a name in a fixed set.
 
-Hydra builds its launcher, sweeper, callbacks and logging from what the configuration names, and a configuration may
-come from somebody else. So the `hydra` part is checked before Hydra sees it.
+Hydra builds its launcher, sweeper, callbacks and logging from names in the configuration, which may come from somebody
+else. So the `hydra` part is checked before Hydra reads it.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _LOGGING = {
     *(f"logging.handlers.{name}FileHandler" for name in ("Rotating", "TimedRotating", "Watched")),
 }
 _STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
-# Values of logging that begin with one of these prefixes are looked up: as a name of any module, as a part of the node.
+# Prefixes of values that logging looks up, as a name in any module (ext) or as a part of its configuration (cfg).
 _LOOKED_UP = re.compile(r"\s*(ext|cfg)\s*:")
 # Variables of the environment by which programs find their code.
 _OF_PROGRAMS = re.compile(r"PATH$|PYTHON|LD_|DYLD_", re.IGNORECASE)
-# What a value of logging may begin with that is only known once a job runs, and never begins with such a prefix.
+# Interpolations at the start of a value of logging whose values are only known in a job, and have no such prefix.
 _LATER = re.compile(r"\$\{(hydra\.(runtime\.(cwd|output_dir)|job\.(id|name|num)|run\.dir|sweep\.dir)\}|now:|oc\.env:)")
 
 
 def check_hydra_node(node: DictConfig) -> None:
-    """Refuse a `hydra` part that would build or look up anything but Hydra's own plugins, samplers and logging."""
+    """Refuse a `hydra` part that would build or look up anything except Hydra's own plugins, samplers and logging."""
     _check_keys(node)
     _check_plugins(node.hydra)
     for part in ("job_logging", "hydra_logging"):
         for key, name, value, written in _values(node.hydra, part, f"hydra.{part}"):
             _check_logging(key, name, value, written)
     for key, name, value, _ in _values(node.hydra.job, "env_set", "hydra.job.env_set"):
-        if _OF_PROGRAMS.match(str(name)) and os.environ.get(str(name)) != value:  # env_copy keeps what it is
+        if _OF_PROGRAMS.match(str(name)) and os.environ.get(str(name)) != value:  # equal: from env_copy
             text = "it decides which code the processes run that a job starts"
             raise ConfigError(text, key=key, value=value, hint="Set it in the shell.")
     for parent, name in (("job", "name"), ("run", "dir"), ("sweep", "dir")):  # what logging may refer to
@@ -57,7 +57,7 @@ def check_hydra_node(node: DictConfig) -> None:
 
 
 def _check_keys(node: DictConfig) -> None:
-    """Refuse keys that an override has added, as in +hydra.run.dri=x, and that Hydra would pass over."""
+    """Refuse keys that an override has added, as in +hydra.run.dri=x, and that Hydra would ignore."""
     schema = ConfigStore.instance().load("hydra/config.yaml").node
     for part, known in (("", [*schema, "env"]), *((f".{part}", [*schema[part]]) for part in ("job", "run", "sweep"))):
         for name in OmegaConf.select(node, f"hydra{part}"):
@@ -66,7 +66,7 @@ def _check_keys(node: DictConfig) -> None:
 
 
 def _check_plugins(hydra: DictConfig) -> None:
-    """Refuse callbacks, and launchers and sweepers that are none of Hydra's plugins or call what they name."""
+    """Refuse callbacks, and launchers and sweepers that are not plugins of Hydra or call a function by its name."""
     for part in ("launcher", "sweeper"):
         if not isinstance(value := hydra[part], DictConfig | None):
             mend = f"Write hydra/{part}={value}."
@@ -79,7 +79,7 @@ def _check_plugins(hydra: DictConfig) -> None:
 
 
 def _check_logging(key: str, name: object, value: object, written: object) -> None:
-    # Each job of a sweep is composed anew: what is built stands there literally, so that no other key can change it.
+    # Each job of a sweep is composed anew: names of what is built must be literal, so that no other key changes them.
     refers = isinstance(written, str) and written.lstrip().startswith("${") and not _LATER.match(written.lstrip())
     if refers or (name in ("_target_", "class", "()") and written not in _LOGGING):
         _refuse(key, written)
@@ -95,7 +95,7 @@ def _is_looked_up(value: object) -> bool:
 
 
 def _targets(key: str) -> set[str]:
-    """The names that may stand under one `_target_`."""
+    """The names that are allowed as a `_target_`, by its key."""
     kinds: dict[str, type[Any]] = {"hydra.launcher._target_": Launcher, "hydra.sweeper._target_": Sweeper}
     if key in kinds:
         plugins = Plugins.instance().discover(kinds[key])
@@ -108,7 +108,7 @@ def _refuse(key: str, value: object) -> None:
 
 
 def _values(parent: DictConfig | ListConfig, name: Any, key: str) -> Iterator[tuple[str, object, object, object]]:
-    """The values at and below a node: full key, name, value as far as it can be resolved, as it is written."""
+    """The values at and below a node: full key, name, value (resolved if possible), and value as it is written."""
     written: object = None
     if OmegaConf.is_interpolation(parent, name):
         written = OmegaConf.to_container(parent, resolve=False)[name]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What to write where a path is named in place of a dataset: the YAML file that makes a dataset of it."""
+"""The advice for a path in place of the name of a dataset: the YAML file that makes a dataset of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datamix.config.files import choices_of
 from datamix.errors import ConfigError
 
 _IMAGES = "path: {path}, height: 28, width: 28, operators: [to_float]"
-# The `_target_` for files by what their names end with, and the settings it needs; {path} is the path.
+# The `_target_` for files, and the settings that it needs, by the suffix of their names; {path} is the path.
 _KINDS = {
     ".npz": "arrays, path: {path}",
     ".npy": "arrays, files: {{image: {path}}}",
@@ -27,7 +27,7 @@ _KINDS = {
     **dict.fromkeys((".txt", ".jsonl"), "text, path: {path}, length: 1024"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp"), f"image_folder, {_IMAGES}"),
 }
-_NAMES = 1000  # of files in a folder, which are enough to know its kind
+_MOST_FILES = 1000  # of a folder that are examined to find its kind
 
 
 def refuse_paths(choice: str) -> None:
@@ -39,8 +39,8 @@ def refuse_paths(choice: str) -> None:
 
 
 def advice(path: str, choice: str | None = None) -> str:
-    """How to make a dataset of what lies at a path, in one line; the path may be a part of what `source` is set to."""
-    place = Path(os.path.expanduser(path))  # noqa: PTH111  # of a home that there is not, the path stays
+    """One line on how to make a dataset of a path; `choice` is the value of `source=` that contains the path."""
+    place = Path(os.path.expanduser(path))  # noqa: PTH111  # unlike `Path.expanduser`, it accepts an unknown home
     if "://" in path:
         return "Files are read from this machine: copy them here first."
     try:
@@ -58,14 +58,14 @@ def advice(path: str, choice: str | None = None) -> str:
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
     if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
         name = f"my_{name}"
-    # It is one of several names, and another may begin like it.
+    # Only this name, not another one that begins like it.
     part = rf"(?<![^+,'\"]){re.escape(path)}(?![^+,@'\"])"
     command = f"--config-dir my_conf source={re.sub(part, name, choice or path)}"
     return f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
 
 
 def _settings(place: Path, path: str) -> str | None:
-    """The settings that make a dataset of a file or folder, as YAML has them; None where its kind is not known."""
+    """The settings in YAML that make a dataset of a file or folder; None if its kind is not known."""
     text = json.dumps(path, ensure_ascii=False) if re.search(r"[^\w./-]", path) else path
     for described in [*place.glob("features.json"), *place.glob("*/features.json")]:  # prepared by TFDS
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -77,27 +77,27 @@ def _settings(place: Path, path: str) -> str | None:
     if place.suffix == ".idx" and place.with_suffix(".bin").is_file():
         return _settings(place.with_suffix(".bin"), f"{path.removesuffix('.idx')}.bin")
     for file in _files(place):
-        if file.suffix == ".bin" and file.with_suffix(".idx").is_file():  # Megatron's, which say all themselves
+        if file.suffix == ".bin" and file.with_suffix(".idx").is_file():  # Megatron's, which need no settings
             return f"tokens, path: {text}, length: 1024"
         stem = re.sub(r"-\d+-of-\d+$|\.gz$", "", file.name.lower())
         if kind := _KINDS.get(Path(stem).suffix):
             kind = _of_columns(file) or kind
             if place.is_dir() and kind.startswith("arrays"):
-                return None  # one file is a dataset
+                return None  # a dataset of arrays is a file
             if place.is_dir() or not kind.startswith("image_folder"):
                 return kind.format(path=text)
     return None
 
 
 def _of_columns(file: Path) -> str | None:
-    """The settings for a Parquet file of numbers alone, or of text; None for any other file."""
+    """The settings for a Parquet file whose columns are all numbers or text; None for any other file."""
     if file.suffix.lower() != ".parquet":
         return None
     try:
         from pyarrow import parquet, types
 
         schema = parquet.read_schema(file)
-    except (ImportError, OSError, ValueError):  # whoever reads the file says what is wrong
+    except (ImportError, OSError, ValueError):  # reading the file as a dataset reports what is wrong
         return None
     texts = [each.name for each in schema if types.is_string(each.type) or types.is_large_string(each.type)]
     kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
@@ -111,17 +111,17 @@ def _of_columns(file: Path) -> str | None:
 
 
 def _tokens(place: Path) -> Path | None:
-    """The first file of tokens at a path that nothing says more of."""
+    """The first `.bin` file at a path, which has no `.idx` file that describes it; None if there is none."""
     return next((file for file in _files(place) if file.suffix == ".bin"), None)
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """A file, or those of a folder, as many as are looked at."""
-    yield from [place] if place.is_file() else islice(_walk(place), _NAMES)
+    """A file, or the first `_MOST_FILES` files of a folder."""
+    yield from [place] if place.is_file() else islice(_walk(place), _MOST_FILES)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    os.scandir(folder).close()  # `os.walk` would say nothing of one that cannot be read
+    os.scandir(folder).close()  # raises if the folder cannot be read, which `os.walk` would ignore
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))

@@ -1,6 +1,6 @@
-"""From a composed configuration to the checked dataclasses of `datamix.config.schema`.
+"""Read a composed configuration into the checked dataclasses of `datamix.config.schema`.
 
-Parsing imports neither JAX nor TensorFlow: the settings of operators, models and optimizers, whose modules need JAX,
+Parsing imports neither JAX nor TensorFlow; the settings of operators, models and optimizers, whose modules need JAX,
 are checked when the mix is built.
 """
 
@@ -34,12 +34,12 @@ from datamix.mixing.groups import SELF, by_path, groups_of, resolve
 from datamix.mixing.weights import parse_ratio
 
 _RULES = ("ratio", "weights", "share")
-# What a dataset has, but a mix within the mix leaves to its members.
+# Settings of a dataset that a mix within the mix does not have; they are set for its members.
 _SETTINGS = {"split", *(field.name for field in fields(SourceConfig))} - {"name", "target", "settings"}
 
 
 def without_hydra(node: DictConfig) -> DictConfig:
-    """A composed configuration without Hydra's own part; itself, where it has none."""
+    """A composed configuration without Hydra's own part; the configuration itself, if it has none."""
     if "hydra" not in node:
         return node
     copy = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
@@ -53,8 +53,11 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
     Args:
       node: The configuration. The modules that its `plugins` names are imported before anything else is resolved, since
         they may register resolvers.
-      hydra: Hydra's own part of it, where that is not in the node. Its choices and interpolations say which of the top
-        level's keys are the user's own.
+      hydra: Hydra's own part of it, if that is not in the node. Its choices and interpolations decide which keys of the
+        top level are the user's own.
+
+    Raises:
+      DatamixError: A key is unknown, or its value is wrong.
     """
     registry.load_plugins(_plugins(node))
     hydra = node.get("hydra") if hydra is None else hydra
@@ -80,15 +83,15 @@ def parse(node: DictConfig, hydra: DictConfig | None = None) -> Config:
         train=_train(top, hydra) if "train" in top.values else None,
         **({} if "job" in top.values else {"job": "", "job_settings": {}}),
     )
-    if config.job in top.values:  # where a job's settings come from: job.seconds is ${bench.seconds}
+    if config.job in top.values:  # to which the job's settings refer: job.seconds is ${bench.seconds}
         settings = top.group(config.job)
         for name in config.job_settings:
             settings.take(name)
-    own = top.values.get("experiment")
-    lost = next((key for key in own if key in node), "") if isinstance(own, Mapping) else ""
-    if lost:
+    experiment = top.values.get("experiment")
+    misplaced = next((key for key in experiment if key in node), "") if isinstance(experiment, Mapping) else ""
+    if misplaced:
         mend = "Let the file of the experiment begin with the line # @package _global_."
-        raise ConfigError("it sets nothing there", key=f"experiment.{lost}", hint=mend)
+        raise ConfigError("it sets nothing there", key=f"experiment.{misplaced}", hint=mend)
     users = _user_keys(node, hydra) if top.values else ()
     for name in [name for name in top.values if name in users]:
         refuse_targets(top.values.pop(name), name)
@@ -119,7 +122,7 @@ def _plain(node: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 
 
 def _mistyped(node: DictConfig, missing: str) -> str:
-    """The key beside a missing one of a source that is like it, and that the source does not take; else empty."""
+    """A key of the same source that is similar to a missing one, and that the source does not take; else empty."""
     parent, _, name = missing.rpartition(".")
     beside = OmegaConf.select(node, parent) if parent.startswith("source.") else {}
     target = beside.get(TARGET)
@@ -141,10 +144,10 @@ def _plugins(node: DictConfig) -> list[Any]:
 
 
 def _user_keys(node: DictConfig, hydra: DictConfig | None) -> set[str]:
-    """Names that may stand at the top level: `vars`, the user's groups, and what interpolations refer to."""
+    """The user's own names at the top level: `vars`, config groups, and names to which interpolations refer."""
     parts = [node] if hydra is None else [node, hydra]
     texts = [text for part in parts for text in _interpolations(_plain(part, resolve=False))]
-    # Names after the arguments of a resolver count as well: ${product:${mine.records},2}, ${oc.select:mine.records}.
+    # Names among the arguments of a resolver count, too: ${product:${mine.records},2}, ${oc.select:mine.records}.
     names = {name for text in texts for name in re.findall(r"[{:,]\s*['\"]?([A-Za-z_]\w*)", text)}
     choices = (OmegaConf.select(hydra, "runtime.choices") if hydra is not None else None) or {}
     return {"vars", *names, *(str(group).partition("/")[0].partition("@")[0] for group in choices)}
@@ -179,7 +182,7 @@ def _mix(top: Node, names: Sequence[str], group_weights: Mapping[str, Any]) -> M
 
 
 def _require_sources(node: object, prefix: str, key: str, known: Collection[str]) -> None:
-    """Refuse the names in a group, and in those within, that are no paths of sources."""
+    """Refuse names in a group, and in groups within it, that are not paths of sources."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
         path = f"{prefix}{name}"
         if name == SELF and prefix:
@@ -192,7 +195,13 @@ def _require_sources(node: object, prefix: str, key: str, known: Collection[str]
 
 
 def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterator[SourceConfig]:
-    """The sources of a group, those of a mix within the mix by their path; its weights go into `group_weights`."""
+    """The sources of a group, and of mixes within the mix, by their paths; weights of such members are added to a dict.
+
+    Args:
+      nodes: The group.
+      prefix: The path of the group, with a dot at its end; empty for the mix itself.
+      group_weights: The dict of weights by path, to which those of members are added.
+    """
     names = [name for name, value in nodes.values.items() if isinstance(value, Mapping) and TARGET in value]
     paths = [*_paths(nodes.values)]
     for name in list(nodes.values):
@@ -208,7 +217,7 @@ def _sources(nodes: Node, prefix: str, group_weights: dict[str, Any]) -> Iterato
 
 
 def _paths(sources: Mapping[str, Any]) -> Iterator[str]:
-    """The path of each source in a group, and of those in mixes within it."""
+    """The path of each source in a group, including those in mixes within it."""
     for name, value in sources.items():
         if isinstance(value, Mapping) and TARGET in value:
             yield name
@@ -216,7 +225,7 @@ def _paths(sources: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _within(error: ConfigError, parent: str, name: str, paths: Collection[str]) -> ConfigError | None:
-    """The same error for a source that is a member of a mix within the mix, by whose path it is set; else None."""
+    """The error for a name without its path, of a member of a mix within the mix; None if there is no such member."""
     rest = f"{error.key}"[len(f"{parent}.{name}") :]
     meant = [f"{parent}.{path}{rest}" for path in sorted(paths) if path.endswith(f".{name}")]
     text = f"there is no source {name!r} in {parent}"
@@ -233,7 +242,7 @@ def _unknown_source(node: Node, names: Sequence[str]) -> ConfigError:
 
 
 def _weights_of(node: Node, path: str) -> dict[str, Any]:
-    """The weights that a source which is itself a mix gives its members, by their path."""
+    """The weights of the members of a source that is itself a mix, by their path."""
     node.take(TARGET)
     ratio, weights, share = (node.take(rule) for rule in _RULES)
     members = [name for name, value in node.values.items() if isinstance(value, Mapping)]
@@ -253,7 +262,7 @@ def _weights_of(node: Node, path: str) -> dict[str, Any]:
             raise ConfigError("it is a group of keys", key=node.key(name), value=value)
     shares = resolve(members, ratio=ratio, weights=weights, share=share, where=node.where).shares
     if not by_path(share):
-        # As they were given, so that a weight set beside them counts in the same unit.
+        # The numbers as given, not shares of 1, so that a weight in mix.weights counts in the same unit.
         numbers = parse_ratio(ratio, members) if ratio is not None else dict.fromkeys(members, 1) | by_path(weights)
         shares = tuple(numbers[name] for name in members)
     return {f"{path}.{name}": number for name, number in zip(members, shares, strict=True)}
@@ -270,22 +279,22 @@ def _source(name: str, node: Node) -> SourceConfig:
     )
     settings = {key: value for key, value in source.settings.items() if value is not None}
     function = registry.lookup("source", source.target)
-    takes = registry.settings(function)
-    handed_on = {key: value for key, value in settings.items() if key != "split" or key in takes}
-    if len(handed_on) < len(settings) and not isinstance(settings["split"], str):  # records are sliced for it
+    parameters = registry.settings(function)
+    arguments = {key: value for key, value in settings.items() if key != "split" or key in parameters}
+    if len(arguments) < len(settings) and not isinstance(settings["split"], str):  # datamix slices the records
         raise ConfigError("it is text", key=node.key("split"), value=settings["split"])
-    _require_known(node, "source", source.target, handed_on)
-    registry.check_settings(node.where, function, handed_on)
+    _require_known(node, "source", source.target, arguments)
+    registry.check_settings(node.where, function, arguments)
     return replace(source, settings=settings)
 
 
 def _require_known(node: Node, kind: str, name: str, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that a component does not take, with the nearest of all keys that its group may have."""
+    """Refuse settings that a component does not take; the error has the nearest of all keys that its group may have."""
     component = registry.lookup(kind, name)
-    takes = registry.settings(component) if callable(component) else ()
+    parameters = registry.settings(component) if callable(component) else ()
     for key in settings:
-        if key not in takes:
-            raise unknown_key(node.key(key), {*takes, *node.known})
+        if key not in parameters:
+            raise unknown_key(node.key(key), {*parameters, *node.known})
 
 
 def _sweep(top: Node) -> SweepConfig:
@@ -300,7 +309,7 @@ def _adapt(top: Node) -> AdaptConfig | None:
     if "adapt" not in top.values:
         return None
     node = top.group("adapt")
-    if not node.values.get("reference"):  # which `source=a+b` brings, for the policies that take it
+    if not node.values.get("reference"):  # `source=a+b` brings it for the policies that take it
         node.values.pop("reference", None)
     if not node.values:  # adapt=none
         return None
@@ -312,7 +321,7 @@ def _adapt(top: Node) -> AdaptConfig | None:
 def _train(top: Node, hydra: DictConfig | None) -> TrainConfig:
     schedule, settings = _named(top.take("optimizer.schedule"), "schedule", "optimizer.schedule")
     train = read(TrainConfig, top, schedule=schedule, schedule_settings=settings)
-    alone = hydra is None or hydra.mode != RunMode.MULTIRUN  # the page of a sweep draws those of its jobs
+    alone = hydra is None or hydra.mode != RunMode.MULTIRUN  # the page of a sweep draws the curves of its jobs
     return replace(train, curves=alone) if train.curves is None else train
 
 
@@ -328,7 +337,7 @@ def _operators(nodes: object, where: str) -> tuple[OperatorConfig, ...]:
 
 
 def _named(node: object, kind: str, where: str) -> tuple[str, Mapping[str, Any]]:
-    """Read a registered name, or one with its settings: `{normalize: {mean: 0, std: 1}}`."""
+    """Read a registered name, alone or with settings, as in `{normalize: {mean: 0, std: 1}}`."""
     if isinstance(node, Mapping) and TARGET in node:
         name: object = node[TARGET]
         settings: object = {key: value for key, value in node.items() if key != TARGET}

@@ -1,4 +1,4 @@
-"""Relative paths of a configuration, which mean the directory in which the command was typed."""
+"""Relative paths of a configuration, which are relative to the directory in which the command was typed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAMES = ("cache", "dir", "directory", "file", "files", "folder", "path", "paths
 
 
 def with_absolute_paths(node: DictConfig, directory: Path) -> DictConfig:
-    """A configuration whose relative paths are made absolute, for a job that runs in another directory.
+    """A copy of a configuration with absolute paths, for a job that runs in another directory.
 
-    Paths are what stands under a name such as `path`, `files` or `data_dir` in `data`, in `sweep` and in a source.
+    Paths are the values of keys such as `path`, `files` or `data_dir` in `data`, in `sweep` and in sources.
 
     >>> node = OmegaConf.create({"source": {"own": {"path": "own.npz", "split": "train"}}, "data": {"dir": None}})
     >>> OmegaConf.to_container(with_absolute_paths(node, Path("/here")))
@@ -39,7 +39,7 @@ def _paths(node: DictConfig, prefix: str, names: tuple[str, ...] | None = None) 
     for name in names or [str(key) for key in node]:
         try:
             value = node.get(name)
-        except OmegaConfBaseException:  # the job will say so
+        except OmegaConfBaseException:  # the job will report it
             continue
         if isinstance(value, DictConfig):
             yield from _paths(value, f"{prefix}{name}.")

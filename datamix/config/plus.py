@@ -19,13 +19,13 @@ _ARRAYS = {"_target_": "arrays"}
 def joined(text: str, memory: Sequence[str] = ()) -> DictConfig:
     """The config that `source=a+b` stands for: the defaults `/dataset@source.a: a` and `/dataset@source.b: b`.
 
-    Its nodes with a key for each source are open, so that the command line may set any key of a source without Hydra's
-    `+`. Which of these keys mean something is checked where the configuration is parsed.
+    Groups with a key for each source are open, so that the command line can set any key of a source without Hydra's
+    `+`. Whether these keys are known is checked when the configuration is parsed.
 
     Args:
       text: The names of datasets, joined by `+`; `mnist@easy` is the dataset `mnist` as the source `easy`.
-      memory: The datasets that lie in memory; where there are no others, they need no defaults, each of which Hydra
-        merges with all others.
+      memory: The datasets in memory. If there are no others, no defaults are listed, as Hydra merges each of them with
+        all others.
     """
     datasets = datasets_of(text)
     node: dict[str, Any] = {
@@ -65,10 +65,10 @@ def datasets_of(text: str) -> dict[str, str]:
 
 
 def _open() -> DictConfig:
-    # Hydra closes the whole configuration before it applies the overrides; a node's own flag wins.
+    # Hydra closes the whole configuration before it applies the overrides; a node's own flag takes precedence.
     return OmegaConf.create({}, flags={"struct": False})
 
 
 def in_memory() -> DictConfig:
-    """The config of a source whose arrays lie in memory."""
+    """The config of a source whose arrays are in memory."""
     return OmegaConf.create(_ARRAYS)

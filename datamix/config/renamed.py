@@ -1,4 +1,4 @@
-"""Keys of earlier releases, which are accepted for one release with a warning."""
+"""Keys of earlier releases, which one release still accepts, with a warning."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ TARGET = "_target_"
 """The key that names the component of a group."""
 
 GROUPS = {**dict.fromkeys(("job", "model", "optimizer"), "name"), "mix": "order", "stop": "rule", "weighting": "rule"}
-"""The key that named the component of each group before `_target_` did in all of them."""
+"""The key that named the component of each group in earlier releases, before `_target_`."""
 
 _log = logging.getLogger(__name__)
 
 
 def rename_keys(plain: dict[str, Any]) -> None:
-    """Put what a configuration says under a key of an earlier release where it belongs now, in place."""
+    """Move values from keys of an earlier release to the present ones, in place."""
     for group, old in GROUPS.items():
         node = plain.get(group)
-        # A file of the user's that has the old key comes over the choice that it is merged with.
+        # A user's file with the old key takes precedence over the choice with which it is merged.
         if isinstance(node, dict) and node.get(old) is not None:
             node[TARGET] = node.pop(old)
             _warn(f"{group}.{old}", f"{group}.{TARGET}")
 
 
 def rename_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command line with the keys that there are now.
+    """The overrides of a command line with the present keys.
 
     >>> rename_overrides(["mix.order=random", "seed=1"])
     ['mix._target_=random', 'seed=1']
@@ -43,6 +43,6 @@ def rename_overrides(overrides: Sequence[str]) -> list[str]:
     return renamed
 
 
-@cache  # one line a key, however many jobs there are
+@cache  # one line per key, however many jobs there are
 def _warn(old: str, new: str) -> None:
     _log.warning("%s is now %s; the old key is accepted in this release alone.", old, new)

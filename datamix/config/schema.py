@@ -1,7 +1,7 @@
 """The configuration as frozen dataclasses: every setting with its type, its key in the YAML and its meaning.
 
-`datamix.config.check` reads them from a configuration and has msgspec check their types and bounds: true is no whole
-number there, and neither is 3.0 or "3".
+`datamix.config.check` reads them from a configuration and has msgspec check types and bounds, without conversion: true,
+3.0 and "3" are not integers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from msgspec import Meta
 
 @dataclass(frozen=True)
 class Key:
-    """The place of a field in the YAML, when that is not under its own name.
+    """The key of a field in the YAML, if it is not the name of the field.
 
     Attributes:
-      path: The full key, or the key below that of the dataclass; `group.*` is all keys of a group that no other field
-        names.
-      kind: The kind of component that the value names, see `datamix.registry`; empty where it names none.
+      path: The full key, or the key relative to the group of the dataclass; `group.*` stands for all keys of a group
+        that no other field names.
+      kind: The kind of component that the value names, see `datamix.registry`; empty if it names none.
     """
 
     path: str
@@ -52,26 +52,26 @@ class SourceConfig:
     """One source, from the keys below `source.<name>`.
 
     Attributes:
-      name: Its name in this mix: the path of a source that is part of a mix within the mix, such as "vision.mnist".
-      target: The registered name of what builds it.
+      name: Its name in this mix; a member of a mix within the mix has a path, such as "vision.mnist".
+      target: The registered name of the kind of dataset, which builds the source.
       settings: Keyword settings of the target.
-      operators: The operators that each of its records goes through.
-      records: An `.npy` file with the numbers of the records to use; None for all of the split.
+      operators: The operators on each of its records.
+      records: An `.npy` file with the numbers of the records to use; None for all records of the split.
       where: A condition on the records to use, such as "label < 5"; see `datamix.sources.conditions`.
       limit: How many of the first of these records are used; None for all.
       balance: The leaf whose values, such as classes, come equally often; None for none.
-      record_weight: The leaf of weights by which records are drawn with replacement; None to go through them all.
+      record_weight: The leaf of weights by which records are drawn, with replacement; None to go through all records.
       seed: The seed of its shuffle and its random operators; None for that of the mix.
-      class_names: The names of its classes; empty for those that the source knows itself.
-      num_classes: The number of classes; None for the number of class names, or of the whole dataset's labels. Of
-        records of tokens, the size of the vocabulary.
+      class_names: The names of its classes; empty for those that come with the dataset.
+      num_classes: The number of classes; None for the number of class names, or as found from the labels of the whole
+        dataset. For records of tokens, the size of the vocabulary.
       label: What the leaf `label` is: class (its number), number (to predict), vector, or none, which leaves it out;
         None to decide by its values.
-      unlabelled: Whether to refuse records with a negative label (or NaN), which is no class, or keep them, left out
-        of loss and accuracy.
+      unlabelled: Whether to refuse or keep records whose label is negative or NaN, and so not a class; those that are
+        kept are left out of loss and accuracy.
       stand_in: The registered name of the source that may stand in for it; None for none.
-      test_split: The split that a model is tested on; None for "test".
-      placement: Where its records are kept; None for `data.placement`.
+      test_split: The split on which models are tested; None for "test".
+      placement: Where its records lie; None for `data.placement`.
     """
 
     name: str
@@ -103,23 +103,23 @@ class MixConfig:
       stop: The registered name of the stop.
       stop_settings: Keyword settings of the stop.
       granularity: What the order places: single records, or whole batches of one source.
-      ratio: The ratio of all sources in their order, such as "7:3"; None where weights or shares say it.
+      ratio: The ratio of all sources in their order, such as "7:3"; None if weights or shares decide.
       weights: Relative weights by source.
       share: Absolute shares by source, each in [0, 1].
-      group_weights: Weights that sources which are themselves mixes give their members, by path.
-      weighting_rule: The registered name of the rule for the weights of sources for which none is given.
+      group_weights: The weights of the members of sources that are themselves mixes, by path.
+      weighting_rule: The registered name of the rule for weights that are not given.
       weighting_settings: Its keyword settings.
-      schedule: Weights that change, see `datamix.mixing.schedules.phases`; None where they do not.
-      unit: What follows the ratio: "record", or the leaf that holds the length of each record.
+      schedule: Weights that change with the step, see `datamix.mixing.schedules.phases`; None if they do not.
+      unit: What follows the ratio: "record", "tokens", or the leaf that holds the length of each record.
       loss_weight: Weights in the loss by source, or "inverse_share"; see `datamix.mixing.loss_weights`.
-      max_epochs: How often a source is gone through at most, by source.
-      at_max_epochs: What comes after that: the source drops out of the mix, or the run is refused.
-      epochs: How often a source is gone through until it counts as finished, by source.
-      samples: Records after which the mix ends; None where only the stop ends it.
-      batches: Batches after which it ends, if that is earlier; `samples` counts them in already.
-      tokens: Tokens after which it ends, with the record that makes so many.
-      simulate_budget: Records of a larger run to imitate: a part of each source is used, so that this run repeats it as
-        often as the larger one would.
+      max_epochs: How many epochs of a source the mix has at most, by source.
+      at_max_epochs: What happens after that: the source leaves the mix ("drop"), or the run is refused ("error").
+      epochs: After how many epochs a source counts as finished, by source.
+      samples: The number of records after which the mix ends; None if only the stop ends it.
+      batches: The number of batches after which the mix ends, if that is earlier; parsing includes it in `samples`.
+      tokens: The number of tokens after which the mix ends, with the record that reaches it.
+      simulate_budget: The number of records of a larger run to simulate: only a part of each source is used, so that
+        this run repeats it as often as the larger run would repeat the source.
     """
 
     order: Annotated[str, Key("mix._target_", kind="order")]
@@ -146,23 +146,23 @@ class MixConfig:
 
     @property
     def weighting(self) -> Mapping[str, Any]:
-        """The rule for weights that are not given, as `Plan` takes it: its name under "rule", and its settings."""
+        """The rule for weights that are not given, in the form of `Plan`: its name under "rule", and its settings."""
         return {"rule": self.weighting_rule, **self.weighting_settings}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """The settings of a sweep: what it is judged by, and where an earlier one lies.
+    """The settings of a sweep: how its jobs are compared, and where earlier sweeps lie.
 
     Attributes:
       metric: The metric by which jobs are compared.
-      goal: Whether more or less of the metric is better; "auto" goes by its name.
-      resume: Whether jobs that are done already are left as they are.
-      directories: Directories of the sweeps to report on.
-      goal_weights: Weights by source; the metric is then the mean of the sources' by them.
+      goal: Whether a larger or a smaller metric is better; "auto" decides by its name.
+      resume: Whether to skip jobs that are done.
+      directories: The directories of the sweeps to report on.
+      goal_weights: Weights by source; the metric is then the weighted mean over sources.
       num_next: How many ratios to propose.
-      auto: How many further rounds a sweep may run by itself, each of `num_next` ratios, while they promise a gain.
-      verbose: Whether a sweep prints all that its jobs print.
+      auto: How many further rounds of `num_next` ratios a sweep may run by itself while they promise a gain.
+      verbose: Whether a sweep prints everything that its jobs print.
     """
 
     metric: Annotated[str, Key("sweep.metric")]
@@ -189,18 +189,19 @@ class TrainConfig:
       learning_rate: The learning rate at the schedule's peak.
       schedule: The registered name of the schedule.
       schedule_settings: Its keyword settings.
-      steps: Batches to train on; None for the whole mix.
-      tokens: Instead, as many whole batches as so many tokens fill; None for `steps`.
+      steps: The number of batches to train on; None for the whole mix.
+      tokens: Instead of steps, train on as many whole batches as hold this many tokens; None for `steps`.
       eval_every: Steps between two tests.
       log_every: Steps between two lines of `metrics.jsonl`; None for one at every test.
-      checkpoint_every: Steps between two checkpoints, which are taken at tests; None for one at every test.
-      keep_predictions: Whether `predictions.npz` keeps what the trained model gives each test record.
-      curves: Whether `curves.png` is drawn; None where the job is none of a sweep, whose page shows the curves of all.
-      resume: Whether to go on from the last checkpoint; "changed" does so where the mix was another one.
-      devices: Devices of each process that train together, each on its rows of every batch; None for the most among
-        whom a batch can be divided equally.
-      distributed: Whether several processes train together that a cluster has started; also asked for by
-        `JAX_COORDINATOR_ADDRESS` in the environment.
+      checkpoint_every: Steps between two checkpoints, which are written at tests; None for one at every test.
+      keep_predictions: Whether `predictions.npz` keeps the outputs of the trained model for all test records.
+      curves: Whether `curves.png` is drawn; None to draw it unless the job belongs to a sweep, whose page shows the
+        curves of all jobs.
+      resume: Whether to continue from the last checkpoint; "changed" continues even if the mix was another one.
+      devices: The number of devices of each process that train together, each on its rows of every batch; None for the
+        largest number among which a batch can be divided equally.
+      distributed: Whether several processes that a cluster has started train together; `JAX_COORDINATOR_ADDRESS` in
+        the environment has the same effect.
     """
 
     model: Annotated[str, Key("model._target_", kind="model")]
@@ -232,7 +233,7 @@ class AdaptConfig:
       every: Steps between two updates of the weights.
       floor: The least weight of every source.
       warmup: Steps before the first update.
-      max_epochs: How often a source is gone through at most; None for no limit.
+      max_epochs: How many epochs of a source the mix has at most; None for no limit.
       export: The name under which a run writes its weights as a schedule; None to write none.
     """
 
@@ -247,33 +248,32 @@ class AdaptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All of a run's configuration, checked.
+    """The whole configuration of a run, checked.
 
     Attributes:
-      job: The registered name of the job; empty for a pipeline that no job runs.
+      job: The registered name of the job; empty for a pipeline without a job.
       job_settings: Keyword settings of the job.
-      seed: Seed of everything that is drawn.
+      seed: The seed of all random draws.
       shuffle: How records are shuffled within their source, see `datamix.mixing.plan.Plan`.
       labels: How labels are numbered: "union" gives the classes of each source numbers of their own, "keep" leaves
         labels as they are.
       sources: The sources in order.
       mix: How they are mixed.
-      operators: The operators that every record goes through after the mix.
-      batch_size: Records of a batch.
-      remainder: Whether the records at the end of the mix that fill no batch are dropped or kept.
-      shuffle_rows: Whether the rows of each batch are permuted by a key, a function of the step.
+      operators: The operators on every record, after the mix.
+      batch_size: The number of records in a batch.
+      remainder: Whether to drop or keep the records at the end of the mix that do not fill a batch.
+      shuffle_rows: Whether the rows of each batch are permuted, as a function of the seed and the step.
       skip: Ranges of steps that are left out, as in [[100, 110]]; see `datamix.pipeline.batching.parse_skip`.
-      data_dir: Directory of prepared TFDS datasets; None for TFDS's default.
-      cache_dir: Directory of decoded records; None for the default.
-      stand_in: Whether a built-in dataset may stand in for one that cannot be had.
-      placement: Where records lie: "device", whole in the device's memory; "host", read as they are needed; "auto", by
-        their size.
-      device_bytes: The most bytes of records on the device, where "auto" decides; None for a share of its memory.
-      prefetch_bytes: The most bytes of records that are read ahead on the host; None for the default.
+      data_dir: The directory of prepared TFDS datasets; None for TFDS's default.
+      cache_dir: The directory of decoded records; None for the default.
+      stand_in: Whether a built-in dataset may stand in for one that is not available.
+      placement: Where records lie: "device", all in the device's memory; "host", read as needed; "auto", by their size.
+      device_bytes: The limit on the bytes of records on the device under "auto"; None for a share of its memory.
+      prefetch_bytes: The limit on the bytes of records read ahead on the host; None for the default.
       threads: The number of threads that read on the host; None for the default.
-      adapt: How the weights follow training; None where they do not.
-      sweep: What a multirun is judged by.
-      train: How a model is trained; None for the jobs that train none.
+      adapt: How the weights follow training; None if they do not.
+      sweep: How the jobs of a sweep are compared.
+      train: How a model is trained; None for jobs that do not train one.
     """
 
     job: Annotated[str, Key("job._target_", kind="job")] = ""
@@ -301,6 +301,6 @@ class Config:
 
     @property
     def budget(self) -> int | None:
-        """The records that a run goes through, where a setting says it."""
+        """The number of records that a run goes through; None if no setting says it."""
         steps = self.train.steps if self.train is not None else None
         return steps * self.batch_size if steps is not None else self.mix.samples

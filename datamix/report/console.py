@@ -11,11 +11,11 @@ from rich.text import Text
 
 from datamix.errors import ResourceError, printable
 
-_PIPED_WIDTH = 110  # columns, where the output is no terminal and nothing says how wide it is
+_PIPED_WIDTH = 110  # columns, at least, if the output is not a terminal
 
 
 class Console(RichConsole):
-    """A terminal that shows text as it is: no markup, and no control characters, whoever has named a class."""
+    """A terminal that shows text as it is, without markup or control characters, even in names from data."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
@@ -30,7 +30,7 @@ class Console(RichConsole):
 
 def console() -> Console:
     """The terminal, or what the output is piped into."""
-    # Plain text: a shape such as [28, 28, 1] or a path is no markup.
+    # Plain text, as a shape such as [28, 28, 1] or a path is not markup.
     out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not out.is_terminal:
         out.width = max(out.width, _PIPED_WIDTH)
@@ -38,18 +38,18 @@ def console() -> Console:
 
 
 def console_of(stand_ins: Iterable[str]) -> Console:
-    """The terminal, on which the notes on the stand-ins of a mix are printed before anything else."""
+    """The terminal, after printing the notes on the stand-ins of a mix, which come before anything else."""
     out = console()
     print_notes(out, "Stand-in", stand_ins)
     return out
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose first column is text and whose others are aligned by what they hold."""
+    """A table whose first column is text; the other columns are aligned to the right if they hold numbers."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(str(row[i])[:1] in "0123456789∞–" for row in rows)
-        # What is too long is parted, and not cut: rows may differ at its end.
+        # Long text is wrapped, not cut, as rows may differ at its end.
         overflow: Any = "ellipsis" if i == 0 else "fold"
         shown.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0, overflow=overflow)
     for row in rows:
@@ -58,13 +58,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def print_notes(out: RichConsole, head: str, notes: Iterable[str]) -> None:
-    """Print what a user must not overlook, a line each."""
+    """Print notes that a user must not overlook, one line each, after a `head` in colour."""
     for note in notes:
         out.print(Text.assemble((f"{head}:", "bold yellow"), f" {printable(note)}"))
 
 
 def per_s(rate: float) -> str:
-    """A rate of steps, with a digit more where it is small.
+    """A rate of steps as text, with one more digit if it is small.
 
     >>> per_s(0.42), per_s(1234.5)
     ('0.4 steps/s', '1,234 steps/s')
@@ -73,7 +73,7 @@ def per_s(rate: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share for people to read.
+    """A share as text for people to read.
 
     >>> percent(0.7), percent(0.00012)
     ('70.0 %', '0.012 %')

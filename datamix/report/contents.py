@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None = None) -> dict[str, Any]:
-    """The report on all that a mix will hand out; records that fill no batch and are dropped do not count."""
+    """The report on everything that a mix will hand out; records that are dropped at the end do not count."""
     plan, records = built.plan, built.num_records()
     counts: dict[str, int | None] = dict.fromkeys(plan.names)
     if records is not None and plan.can_count(records):
@@ -26,7 +26,7 @@ def report_of_whole_mix(built: Built, spec: Spec, statistics: Statistics | None 
 
 
 def report_of_pipeline(built: Built, pipeline: Pipeline, **seen: Any) -> dict[str, Any]:
-    """The report on what was seen of a pipeline; see `report_of`."""
+    """The report on those batches of a pipeline that a job has read; see `report_of`."""
     seen |= {"fingerprint": pipeline.fingerprint, "statistics": pipeline.statistics}
     return report_of(built, pipeline.plan, pipeline.spec, **seen)
 
@@ -48,11 +48,17 @@ def report_of(
     """Put a report together.
 
     Args:
-      batches: The number of batches that the report is about; None without end.
-      counts: The number of records of each source in them; None without end, or where they cannot be counted.
-      records: The number of records in all of them; None without end.
-      labels: The smallest and the largest label seen of each source.
-      statistics: The statistics of the leaves of each source, where its records were read.
+      built: The mix.
+      plan: The plan of the mix.
+      spec: The shape and dtype of each leaf of a finished record.
+      fingerprint: The fingerprint of the mix.
+      batches: The number of batches that the report is about; None if the mix never ends.
+      counts: The number of records of each source in them; None if the mix never ends, or they cannot be counted.
+      records: The number of records in all of them; None if the mix never ends.
+      labels: The smallest and the largest label of each source in them.
+      samples_per_s: How many records per second were read.
+      figure: The name of the file with the figure.
+      statistics: The statistics of the leaves of each source, if its records were read.
     """
     amounts: dict[str, float | None] = dict(counts)
     is_counted = None not in counts.values()
@@ -103,10 +109,10 @@ def report_of(
 
 
 def _num_unlabelled(built: Built, name: str, statistics: Statistics) -> int | None:
-    """The number of records of a source without a class; None where labels are no classes, or were not all read."""
+    """The number of records of a source without a class; None if labels are not classes, or were not all read."""
     if name not in built.labels.num_classes or "label" not in statistics.get(name, {}):
         return None
     label, source = statistics[name]["label"], built.sources[name]
     if label.sampled:
-        return 0 if source.unlabelled == "refuse" else None  # where they are refused, none is handed out
+        return 0 if source.unlabelled == "refuse" else None  # if they are refused, none is handed out
     return label.num_unlabelled(source.num_records)

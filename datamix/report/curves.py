@@ -21,14 +21,22 @@ def draw(
     losses: Sequence[tuple[float, float]] = (),
     adapt: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw the loss in its unit and another family of metrics over steps, from the lines of tests in `metrics.jsonl`.
+    """Draw the loss and another family of metrics over steps.
 
-    Weights that follow training, as the report has them, are drawn beside them, with the shares that came of them.
+    Args:
+      path: Where the figure is written.
+      names: The names of the sources.
+      title: The title.
+      tests: The lines of tests in `metrics.jsonl`.
+      unit: The name and unit of the loss.
+      family: The other family of metrics.
+      losses: Steps and training losses; if empty, those in `tests`.
+      adapt: The weights that follow training, as in the report, to be drawn with the resulting shares; None for none.
     """
     columns, steps = 2 if adapt is None else 3, [line["step"] for line in tests]
     figure = canvas(4.5 * columns, 3.6, layout=None)
     figure.suptitle(title, fontsize=11)
-    # Margins by hand: to have them found takes as long as all the rest.
+    # Fixed margins: computing them would take as long as everything else.
     axes = figure.subplots(1, columns, gridspec_kw={"left": 0.16 / columns, "right": 0.98, "bottom": 0.15, "top": 0.88})
     trained = zip(*(losses or [(line["step"], line["loss"]) for line in tests]), strict=True)
     axes[0].plot(*trained, color="#555555", linestyle="--", linewidth=1, label="in training")
@@ -42,7 +50,7 @@ def draw(
             axis.plot(steps, values, label=name, markersize=4, **style)
         axis.set(xlabel="step", ylabel=label)
     least, most = axes[0].get_ylim()
-    # From 0, unless that would press all curves to the upper edge, under the legend.
+    # From 0, unless that would push all curves to the upper edge, below the legend.
     axes[0].set_ylim(0 if least < most / 2 else least, None)
     if family == "accuracy":
         axes[1].set_ylim(0, 102)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Of Okabe and Ito, Color Universal Design (2008): told apart by colour-blind people as well.
+# From Okabe and Ito, Color Universal Design (2008): colour-blind people can distinguish them, too.
 _COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d46", "#999999")
 
 
@@ -28,16 +28,16 @@ def color_of(source: int) -> str:
 
 
 def width_of(source: int, num_sources: int) -> float:
-    """The width of the line of a source: those drawn before are wider, and so seen where lines lie on one another."""
+    """The width of the line of a source; lines drawn earlier are wider, so that they show below later ones."""
     return 1.4 + 1.8 * (num_sources - 1 - source) / max(num_sources - 1, 1)
 
 
 documented = True
-"""Whether Matplotlib, once it is imported, documents the properties of its artists; that takes as long as a figure."""
+"""Whether Matplotlib generates the docstrings of its artists when it is imported; that takes as long as a figure."""
 
 
 def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure of a size in inches; without a layout, its margins are set by hand."""
+    """An empty figure of a size in inches; without a layout, the caller sets its margins."""
     return _figure()(figsize=(width, height), dpi=110, layout=layout)
 
 
@@ -53,7 +53,7 @@ def _figure() -> type[Figure]:
     matplotlib.artist.kwdoc = document
 
     class Shown(Figure):
-        """A figure that a notebook shows, whether `pyplot` was imported there or not."""
+        """A figure that a notebook shows even if `pyplot` is not imported there."""
 
         def _repr_png_(self) -> bytes:
             save(self, image := io.BytesIO())
@@ -63,23 +63,23 @@ def _figure() -> type[Figure]:
 
 
 def save(figure: Figure, target: Path | IO[Any] | None, *, vector: IO[str] | None = None) -> None:
-    """Write a figure as PNG, if there is a target, and to `vector`, if that is given, as SVG.
+    """Write a figure as PNG to `target` and as SVG to `vector`, unless these are None.
 
-    Names in it are text, in which `$` begins no formula.
+    Its texts contain names, in which `$` does not begin a formula.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.text import Text
 
-    with matplotlib.rc_context({"text.parse_math": False}):  # of the texts that drawing makes
+    with matplotlib.rc_context({"text.parse_math": False}):  # for texts that are created by drawing
         for text in figure.findobj(Text):
             assert isinstance(text, Text)
             text.set_parse_math(False)
             text.set_text(printable(text.get_text()))
         if target is None:
             return
-        if (layout := figure.get_layout_engine()) is not None:  # once; each drawing, of which savefig has two, does it
+        if (layout := figure.get_layout_engine()) is not None:  # once: savefig draws twice, each time with the layout
             layout.execute(figure)
             figure.set_layout_engine("none")
         with whole_file(target) if isinstance(target, Path) else nullcontext(target) as file:
@@ -102,10 +102,13 @@ def plan(
     """Draw shares and epochs of each source over the steps of a mix.
 
     Args:
-      steps: The steps that are drawn, shape [points + 1].
-      planned: The share of each source that was asked for between two steps, shape [points, num_sources].
-      realised: The share that each source got there, shape [points, num_sources].
+      path: Where the figure is written; None for nowhere.
+      names: The names of the sources.
+      steps: The steps that bound the intervals, shape [points + 1].
+      planned: The share of each source that was asked for in each interval, shape [points, num_sources].
+      realised: The share that each source got in each interval, shape [points, num_sources].
       epochs: The epochs of each source up to each step, shape [points + 1, num_sources].
+      title: The title.
     """
     figure = canvas(9, 6, layout=None)
     figure.suptitle(title, fontsize=11)
@@ -131,14 +134,21 @@ def plan(
 def images(
     path: Path | None, rows: Mapping[str, Sequence[tuple[np.ndarray, str] | tuple[np.ndarray, str, int]]], title: str
 ) -> Figure:
-    """Draw a grid of images, a row a source: pixels, [height, width, 1 or 3] in [0, 1], and a title each."""
+    """Draw a grid of images.
+
+    Args:
+      path: Where the figure is written; None for nowhere.
+      rows: The images of each row, by its name: pixels, [height, width, 1 or 3] in [0, 1], a title, and optionally the
+        index of the source whose colour frames the image.
+      title: The title of the figure.
+    """
     from matplotlib.collections import PolyCollection
 
     width = max(len(row) for row in rows.values())
     height = 1.6 * len(rows) + 0.5
     figure = canvas(1.15 * width + 1.4, height, layout=None)
     figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
-    # One axis for all: an axis for each image takes four times as long to draw.
+    # One axis for all images: one for each takes four times as long to draw.
     axis = figure.add_axes((0, 0.06 / height, 1, 1 - 0.4 / height), frame_on=False, xticks=[], yticks=[])
     frames, colors = [], []
     for row, (name, shown) in enumerate(rows.items()):
@@ -160,11 +170,13 @@ def images(
 def histograms(
     path: Path | None, values: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], title: str
 ) -> Figure:
-    """Draw how numbers are distributed: a panel for each, with the values of the sources that have it overlaid.
+    """Draw the distributions of numbers: a panel for each, in which the histograms of sources are overlaid.
 
     Args:
-      values: By the title of each panel, the values of each source by its name, of any shape.
-      names: The names of all sources, whose order says their colours.
+      path: Where the figure is written; None for nowhere.
+      values: The values of each source, shape [records], by the title of the panel and the name of the source.
+      names: The names of all sources, whose order decides their colours.
+      title: The title of the figure.
     """
     from matplotlib.patches import Patch
 
@@ -194,7 +206,7 @@ def histograms(
 
 
 def parts_of_time(path: Path, times: Mapping[str, float], title: str) -> None:
-    """Draw how the time of one sample divides among parts of the work, as one bar; nanoseconds by part."""
+    """Draw the time of one record as a bar of the parts of the work; `times` are in nanoseconds, by part."""
     figure = canvas(9, 2.2)
     axis = figure.add_subplot()
     begin = 0.0

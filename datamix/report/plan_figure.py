@@ -1,4 +1,4 @@
-"""What the plan of a mix says, as a figure."""
+"""`datamix.plot`, which draws the plan of a mix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def plot(plan: Plan, path: Path | None = None, caution: str = "") -> Figure:
     Args:
       plan: The plan of the mix.
       path: Where the figure is written; None for nowhere.
-      caution: What ends the title.
+      caution: A text to append to the title.
+
+    Raises:
+      ConfigError: `plan` is not a plan.
 
     >>> import datamix
     >>> figure = datamix.plot(datamix.Plan({"a": 70, "b": 30}, ratio="7:3", batch_size=10))

@@ -11,17 +11,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 
 from datamix.report.console import per_s
 
-_LINE_S = 10  # between two lines where nobody can see a bar
+_LINE_S = 10  # between two lines if the output is not a terminal
 
 
 @contextmanager
 def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Show how many steps are done, how fast, and how long the rest takes, given the steps and a text on the last."""
-    begun, first = time.perf_counter(), done
+    """Show how many steps are done, how fast, and how long the rest will take.
+
+    Args:
+      out: The terminal.
+      total: The number of all steps.
+      done: The number of steps that are done already.
+
+    Yields:
+      A function to call with the number of steps done and a text on the last one.
+    """
+    start, first = time.perf_counter(), done
     digits = len(f"{total:,}")
 
     def line(step: int, text: str) -> str:
-        rate = (step - first) / max(time.perf_counter() - begun, 1e-9)
+        rate = (step - first) / max(time.perf_counter() - start, 1e-9)
         return f"step {step:>{digits},}/{total:,}  {text}  {per_s(rate)}, {(total - step) / rate:,.0f} s left"
 
     if not out.is_terminal:
@@ -40,26 +49,30 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
 
 @contextmanager
 def counting(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on standard error how many things are done, of how many: a bar, or a line now and then."""
+    """Show on standard error how many things are done, by a bar or occasional lines.
+
+    Yields:
+      A function to call with the number of things done and that of all.
+    """
     out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    begun = shown = time.perf_counter()
+    start = last_line = time.perf_counter()
     columns = [TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task(label, total=None)
 
         def advance(done: int, total: int) -> None:
-            nonlocal shown
+            nonlocal last_line
             bar.update(task, completed=done, total=total)
-            if not out.is_terminal and (now := time.perf_counter()) - shown >= _LINE_S:
-                shown = now
-                left_s = (total - done) * (now - begun) / max(done, 1)
-                out.print(f"{label}: {done:,} of {total:,}, {left_s:,.0f} s left")
+            if not out.is_terminal and (now := time.perf_counter()) - last_line >= _LINE_S:
+                last_line = now
+                remaining_s = (total - done) * (now - start) / max(done, 1)
+                out.print(f"{label}: {done:,} of {total:,}, {remaining_s:,.0f} s left")
 
         yield advance
 
 
 class _Rate(TextColumn):
-    """Steps a second."""
+    """The column of steps per second."""
 
     def __init__(self) -> None:
         super().__init__("")

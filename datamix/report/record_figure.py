@@ -1,4 +1,4 @@
-"""What the records of a mix look like, as a figure."""
+"""`datamix.preview`, which draws what the records of a mix look like."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from datamix.pipeline.pipeline import Pipeline
 
 _IMAGES_A_ROW = 10
-_RECORDS_OF = 2**11  # of each source, whose numbers are drawn
-_MOST_NUMBERS = 16  # of a record, that are drawn
+_HISTOGRAM_RECORDS = 2**11  # of each source
+_MOST_NUMBERS = 16  # of a record, in histograms
 _PREVIEWED = 10  # batches
 
 
 def preview(pipeline: Pipeline) -> Figure:
-    """Draw what the records of a mix look like: images by source, or how their numbers are distributed.
+    """Draw what the records of a mix look like: images by source, or histograms of their numbers.
 
     Raises:
-      ConfigError: Raised when records hold nothing to draw, or no `source_id` to tell their sources by.
+      ConfigError: Records have nothing to draw, or no leaf `source_id`.
 
     >>> import datamix
     >>> figure = datamix.preview(datamix.load("source=digits+garments", "source.digits.limit=20"))
@@ -54,14 +54,14 @@ def figure_of(
     provenances: Mapping[str, str] | None = None,
     caution: str = "",
 ) -> Figure | None:
-    """The figure of the first batches of a mix, with their sources; None where there is nothing to draw.
+    """Draw the first batches of a mix, and records of each source; None if there is nothing to draw.
 
     Args:
       pipeline: The mix.
       seen: Its first batches.
       path: Where the figure is written; None for nowhere.
-      provenances: Where the records of each source are from, by its name.
-      caution: What ends the title.
+      provenances: The provenance of each source, by its name; None to show none.
+      caution: A text to append to the title of images.
     """
     if not holds_images(pipeline.spec):
         return _numbers(pipeline, seen, path)
@@ -76,11 +76,11 @@ def figure_of(
         if not pipeline.plan.shares[i]:
             continue
         images_seen = _images_of(seen, i)
-        if len(images_seen) < _IMAGES_A_ROW:  # too small a share to be seen often: look at this source alone
+        if len(images_seen) < _IMAGES_A_ROW:  # the share is too small: read the source by itself
             images_seen = _images_of(alone(name, pipeline, seen, _IMAGES_A_ROW + pipeline.batch_size - 1), i)
         images = []
         for pixels, label in images_seen[:_IMAGES_A_ROW]:
-            if isinstance(label, np.ndarray):  # the shares of classes
+            if isinstance(label, np.ndarray):  # one share per class
                 title = "\n".join(f"{at}: {percent(label[at])}" for at in np.argsort(-label)[:2] if label[at] >= 0.0005)
             else:
                 title = "" if label is None else f"{label}\n{class_of(pipeline, name, label)}".rstrip()
@@ -91,11 +91,11 @@ def figure_of(
 
 
 def _numbers(pipeline: Pipeline, seen: Sequence[Batch], path: Path | None) -> Figure | None:
-    """Histograms of the first numbers of records, the label last; None where they hold none."""
+    """Draw histograms of the first numbers of records, the label last; None if records have no numbers."""
     names = pipeline.source_names
     rows = {}
     for i, name in enumerate(names):
-        batches = alone(name, pipeline, seen, _RECORDS_OF)
+        batches = alone(name, pipeline, seen, _HISTOGRAM_RECORDS)
         rows[name] = {leaf: np.concatenate([b[leaf][b["source_id"] == i] for b in batches]) for leaf in pipeline.spec}
     numbers: dict[str, dict[str, np.ndarray]] = {}
     for leaf, part in pipeline.spec.items():
@@ -115,7 +115,14 @@ def _numbers(pipeline: Pipeline, seen: Sequence[Batch], path: Path | None) -> Fi
 
 
 def alone(name: str, pipeline: Pipeline, seen: Sequence[Batch], records: int) -> Sequence[Batch]:
-    """The first batches of one source, as if it were the whole mix; those of the mix where it fills none."""
+    """The first batches of one source, as if it were the whole mix; `seen` if its records do not fill a batch.
+
+    Args:
+      name: The name of the source.
+      pipeline: The mix.
+      seen: The first batches of the mix.
+      records: The number of records to read, rounded down to whole batches; at least one batch is read.
+    """
     weights = {other: int(other == name) for other in pipeline.source_names}
     length = pipeline.plan.with_weights(weights).length
     if length is not None and length < pipeline.batch_size and pipeline.remainder == "drop":
@@ -124,7 +131,7 @@ def alone(name: str, pipeline: Pipeline, seen: Sequence[Batch], records: int) ->
 
 
 def _images_of(batches: Sequence[Batch], source: int) -> list[tuple[np.ndarray, int | float | np.ndarray | None]]:
-    """The images of a source, with what their labels say."""
+    """The images of a source in some batches, with their labels; None for an image without one."""
     images_seen = []
     for batch in batches:
         is_vector = "label" in batch and batch["label"].ndim == 2

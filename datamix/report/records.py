@@ -15,7 +15,7 @@ from datamix.spec import Batch, LeafSpec
 if TYPE_CHECKING:
     from datamix.pipeline.pipeline import Pipeline
 
-_SHOWN_ELEMENTS = 6  # of a leaf with more of them
+_SHOWN_ELEMENTS = 6  # of a leaf, at most
 
 
 def holds_images(spec: Mapping[str, LeafSpec]) -> bool:
@@ -25,7 +25,7 @@ def holds_images(spec: Mapping[str, LeafSpec]) -> bool:
 
 
 def label_of(batch: Batch, row: int) -> int | float | None:
-    """The label in a row of a batch; None where it has none, or a vector."""
+    """The label in a row of a batch; None if there is no label, or it is a vector."""
     if "label" not in batch or batch["label"].ndim != 1:
         return None
     label: int | float = batch["label"][row].item()
@@ -33,7 +33,7 @@ def label_of(batch: Batch, row: int) -> int | float | None:
 
 
 def class_of(pipeline: Pipeline, source: str, label: float | None) -> str:
-    """The name of a label of a source, as the mix numbers it; empty where it has none."""
+    """The name of a class of a source, by its number in the mix; empty if it has none."""
     offset = pipeline.graph.label_offset(source) or 0
     names, number = pipeline.class_names[source], -1 if label is None else label - offset
     return names[int(number)] if 0 <= number < len(names) and number == int(number) else ""
@@ -53,7 +53,7 @@ def picture(pixels: np.ndarray, graph: Graph, source: str) -> np.ndarray:
 def records_table(
     title: str, batch: Batch, heads: Mapping[str, Iterable[object]], rows: Iterable[int], leaves: Iterable[str]
 ) -> Table:
-    """A table of records, a row each; `heads` stand before the leaves, by the title of their column."""
+    """A table with a row per record; `heads` are further columns before the leaves, by their titles."""
     leaves, rows = list(leaves), list(rows)
     values = ([_shown(batch[leaf][row]) for leaf in leaves] for row in rows)
     before = zip(*heads.values(), strict=True)

@@ -1,4 +1,4 @@
-"""The report on tokens: what became of the documents of each source, their text, and a figure of their lengths."""
+"""The report on tokens: how the documents of each source were packed, their text, and a figure of their lengths."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from datamix.report.figures import canvas, color_of, save
 from datamix.spec import Batch
 
 COLUMNS = ["source", "documents", "split", "left out", "its tokens", "padding", "tokens", "share of tokens", "epochs"]
-_SEGMENTS, _CHARACTERS = 4, 240  # of a record that are shown
+_SEGMENTS, _CHARACTERS = 4, 240  # shown of a record, and of each segment
 
 
 def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> list[tuple[str, ...]]:
-    """A row of `COLUMNS` for each source of tokens, of a mix that gives so many records; None without end."""
+    """A row of `COLUMNS` for each source of tokens in a mix of so many records; None for a mix that never ends."""
     records = records if plan.can_count(records) else None
     in_mix = plan.tokens([0] * len(sources) if records is None else plan.counts(records))
     if in_mix is None:
         return []
     in_source = [0 if source.num_tokens is None else int(source.num_tokens.sum()) for source in sources.values()]
     amounts = [float(tokens) for tokens in in_mix]
-    if records is None:  # the shares of records in the long run, by their mean tokens
+    if records is None:  # from the shares in the long run, and the mean tokens of a record
         means = [
             tokens / max(source.num_records, 1) for tokens, source in zip(in_source, sources.values(), strict=True)
         ]
@@ -47,7 +47,7 @@ def rows(sources: Mapping[str, OpenSource], plan: Plan, records: int | None) -> 
 
 
 def documents(out: Console, sources: Mapping[str, OpenSource], batches: Sequence[Batch]) -> Iterator[Text]:
-    """The lines that show the first documents of each source among some batches; their colour says the source."""
+    """The lines that show the first documents of each source in some batches, in the colour of the source."""
     names = list(sources)
     for name, source in packed(sources).items():
         row = next((row for batch in batches for row in _rows_of(batch, names.index(name))), None)
@@ -76,7 +76,11 @@ def _rows_of(batch: Batch, source: int) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def draw(directory: Path, sources: Mapping[str, OpenSource]) -> str | None:
-    """Draw the tokens of each source and the lengths of its documents; returns the figure's name, None without any."""
+    """Draw the tokens of each source and the lengths of its documents.
+
+    Returns:
+      The name of the file; None if there are no sources of tokens.
+    """
     if not (shown := packed(sources)):
         return None
     from matplotlib.ticker import EngFormatter, NullFormatter

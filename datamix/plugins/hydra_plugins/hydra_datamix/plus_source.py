@@ -8,15 +8,15 @@ import re
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
-_LONGEST = 240  # characters; most file systems hold 255, with the suffix
+_LONGEST = 240  # characters; most file systems allow 255, including the suffix
 
 
 class PlusSource(ConfigSource):
     """Configs of the group `source` that join datasets: `source/a+b`.
 
-    Searched where the search path has `plus://`. An entry `plus://few+fewer` has the datasets `few` and `fewer`, too:
-    sources in memory, which no file describes. An entry `plus://+few+fewer` has only
-    what is too long for the name of a file.
+    It is the entry `plus://` of the search path. An entry `plus://few+fewer` also has the datasets `few` and `fewer`,
+    which are sources in memory that no file describes. An entry `plus://+few+fewer` only has configs whose names are
+    too long for a file.
     """
 
     @staticmethod
@@ -47,7 +47,7 @@ class PlusSource(ConfigSource):
             return []
         from datamix.config.files import choices_of
 
-        typed = re.search(r" source=((?:\w+\+)+)\w*$", os.environ.get("COMP_LINE", ""))  # completed by a shell
+        typed = re.search(r" source=((?:\w+\+)+)\w*$", os.environ.get("COMP_LINE", ""))  # to be completed for a shell
         return sorted((typed[1] if typed else "") + name for name in [*choices_of("source"), *self._in_memory()])
 
     def load_config(self, config_path: str) -> ConfigResult:

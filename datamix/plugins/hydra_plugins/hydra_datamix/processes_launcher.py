@@ -18,10 +18,10 @@ ConfigStore.instance().store(
 
 
 class ProcessesLauncher(BasicLauncher):
-    """Runs the jobs one after another, each that trains a model in several processes of this machine.
+    """Runs the jobs one after another; each job that trains a model runs in several processes of this machine.
 
     Args:
-      num_processes: The number of processes of a job.
+      num_processes: The number of processes of each job.
     """
 
     def __init__(self, num_processes: int = 2) -> None:

@@ -31,9 +31,9 @@ ConfigStore.instance().store(
 
 
 class SimplexSweeper(BasicSweeper):
-    """Sweeps the ratio of all sources of the mix; what else is swept is combined with each ratio.
+    """Sweeps the ratio of all sources of the mix, combined with all other swept values.
 
-    Its settings are those of `datamix.sweeps.simplex.Simplex`.
+    For its settings, see `datamix.sweeps.simplex.Simplex`.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class SimplexSweeper(BasicSweeper):
         super().setup(**context)
         assert self.launcher is not None
         launch = self.launcher.launch
-        # Hydra's own sweep() counts jobs from 0.
+        # Hydra's own sweep() numbers jobs from 0.
         self.launcher.launch = partial(self._launch_on, launch)  # type: ignore[method-assign]
 
     def _launch_on(self, launch: Callable[..., Any], jobs: Any, initial_job_idx: int) -> Any:
         return launch(jobs, initial_job_idx + self.first_job)
 
-    def split_arguments(  # type: ignore[override]  # of this sweep, not of overrides alone
+    def split_arguments(  # type: ignore[override]  # needs the sweep, not only its overrides
         self, _overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         from datamix.sweeps.preparing import grid

@@ -1,4 +1,4 @@
-"""The launchers that run jobs in this process: behind `hydra/launcher=vmap`, and in place of Hydra's own."""
+"""The launchers that run jobs in this process: that of `hydra/launcher=vmap`, and a replacement for Hydra's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ConfigStore.instance().store(
 
 
 class SerialLauncher(BasicLauncher):
-    """Runs the jobs one after another, as Hydra's launcher does, without its six copies of each one's configuration."""
+    """Runs the jobs one after another, as Hydra's launcher does, without its six copies of every configuration."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from datamix.sweeps.launching import launch
@@ -29,11 +29,11 @@ class SerialLauncher(BasicLauncher):
 
 
 class VmapLauncher(BasicLauncher):
-    """Trains the jobs of a sweep that differ in weights, seed or learning rate alone in one program.
+    """Trains jobs of a sweep that differ only in weights, seed or learning rate in one program.
 
     Args:
-      execution: "vmap" trains all at once, "threads" side by side on the processors, "auto" as suits the device.
-      lanes: The name that `execution` had before.
+      execution: "vmap" trains all jobs at once, "threads" in parallel on the processors, "auto" as suits the device.
+      lanes: The former name of `execution`.
     """
 
     def __init__(self, execution: str = "auto", lanes: str | None = None) -> None:
