@@ -182,8 +182,11 @@ def _run(arguments: list[str], *, alone: bool = False) -> None:
         raise ConfigError("the current directory has been deleted; change into another one.") from None
     args, flags = _read(arguments)
     if processes.LAUNCHED not in os.environ:  # a launcher adds overrides to those of the user
-        for note in compose.check_repeated(args.overrides):
-            print(printable(f"Note: {note}"), file=sys.stderr)
+        notes = compose.check_repeated(args.overrides)
+        if not any(getattr(args, name) for name in _SHOWN_BY_HYDRA):  # which other programs read
+            with _printing():
+                for note in notes:
+                    print(printable(f"Note: {note}"))
     _follow(args, flags, alone=alone)
 
 

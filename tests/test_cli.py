@@ -1011,6 +1011,15 @@ def test_ctrl_c_while_the_program_is_imported(environment, tmp_path, script):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
+def test_the_last_of_several_values_counts_and_a_note_says_so(call_datamix):
+    repeated = ["job=plan", "source=digits+garments", "batch.size=4", "batch.size=8"]
+    ended = call_datamix(*repeated)
+    assert ended.out.startswith("Note: batch.size is given 2 values, 4, 8; the last one counts.\n")
+    shown = call_datamix(*repeated, "--cfg=job").out
+    assert "Note" not in shown
+    assert "  size: 8\n" in shown
+
+
 def test_braces_that_the_shell_expands_lose_no_file(call_datamix, tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text("x,y\n" + "1,2\n" * 4)

@@ -65,7 +65,7 @@ def check_repeated(overrides: Sequence[str]) -> list[str]:
     A shell expands braces, as in `source.x.path={a,b}.csv`, to two overrides, so that data would be lost.
 
     Raises:
-      ConfigError: A key that may have a list (datasets, paths, directories of sweeps) is given several values.
+      ConfigError: A key that may have a list (paths, directories of sweeps) is given several values.
 
     >>> check_repeated(["batch.size=4", "batch.size=8"])
     ['batch.size is given 2 values, 4, 8; the last one counts.']
@@ -85,12 +85,11 @@ Write 'source.x.path=[a.csv,b.csv]' for all of them.
         if len(values) == 1:
             continue
         text = f"is given {len(values)} values, {', '.join(values)}"
-        if key == "source" or _LISTS.search(key):
-            whole = f"source={'+'.join(values)}" if key == "source" else f"'{key}=[{','.join(values)}]'"
-            raise ConfigError(
-                f"it {text}, and the last alone would count", key=key, hint=f"Write {whole} for all of them."
-            )
-        notes.append(f"{key} {text}; the last one counts.")
+        if _LISTS.search(key):
+            mend = f"Write '{key}=[{','.join(values)}]' for all of them."
+            raise ConfigError(f"it {text}, and the last alone would count", key=key, hint=mend)
+        mixed = f" (source={'+'.join(values)} mixes them)" if key == "source" else ""
+        notes.append(f"{key} {text}; the last one counts{mixed}.")
     return notes
 
 

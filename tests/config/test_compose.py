@@ -348,7 +348,6 @@ def test_a_job_of_a_sweep_that_a_launcher_has_numbered_is_composed_anew() -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["source=digits", "source=garments"], r"Write source=digits\+garments for all of them\.$"),
         (["sweep.dir=a", "sweep.dir=b", "sweep.dir=a"], r"a, b, .* Write 'sweep\.dir=\[a,b\]' for all of them\.$"),
         (
             ["source.x.path=a.csv", "source.x.path=b.csv"],
@@ -364,6 +363,9 @@ def test_data_of_which_the_last_alone_would_count_is_refused(overrides: list[str
 def test_of_other_keys_the_last_value_counts_and_it_is_noted() -> None:
     notes = ["batch.size is given 2 values, 4, 8; the last one counts."]
     assert check_repeated(["batch.size=4", "seed=1", "batch.size=8"]) == notes
+    assert check_repeated(["source=digits", "source=garments"]) == [
+        "source is given 2 values, digits, garments; the last one counts (source=digits+garments mixes them)."
+    ]
     assert check_repeated(["+vars.a=1", "vars.a=2", "vars.a=3"]) == [
         "vars.a is given 3 values, 1, 2, 3; the last one counts."
     ]
