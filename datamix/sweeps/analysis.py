@@ -20,6 +20,7 @@ _LEAST = 0.01  # half the width of an interval
 _SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
 _AMONG = 4  # ratios among others by which models are judged; all where they are fewer
 _TRIED = 1e-3  # between the shares of two ratios that are the same for a sweep
+_SEEDED = 3  # degrees of freedom from which the seeds tell the noise
 _CLEAR = 2.0  # seed deviations that a gain is to have
 
 
@@ -147,7 +148,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     validations = {
         name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
     }
-    errors, model, numbers = _judge(data, validations, random)
+    # Where few ratios decide, a constant predicts best, even beside one that is far worse than the noise of the seeds.
+    differ = data.freedom >= _SEEDED and _differ(data, data.noise, data.freedom, random)
+    errors, model, numbers = _judge(data, validations, random, constant=not differ)
     point = [
         fit[model](data.ratios, *each)
         for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
@@ -175,12 +178,12 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     noise, freedom = data.noise, float(data.freedom)
-    if freedom < 3:
+    if freedom < _SEEDED:
         at_best = np.stack([each.predict(best[None, None])[0] for each in point])
         noise, freedom = _noise(data, validations.values(), at_best, random)
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
     spread = np.ptp(data.goal_at(point, data.ratios[None])[0])
-    alike = spread < _CLEAR * noise and not _differ(data, noise, freedom, random)
+    alike = spread < _CLEAR * noise and not (differ or _differ(data, noise, freedom, random))
     verdict = "flat" if alike else _verdict(data, best, sign * gains, noises)
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
@@ -239,21 +242,28 @@ def _validate(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Validation
 
 
 def _judge(
-    data: _Data, validations: Mapping[str, _Validation], random: np.random.Generator
+    data: _Data, validations: Mapping[str, _Validation], random: np.random.Generator, *, constant: bool
 ) -> tuple[dict[str, float], str, dict[str, int]]:
     """The error of each model, the one that is chosen, and how many draws each of the bootstrap's models has.
 
     Few ratios make an error uncertain: each draw weighs them anew, and takes a model by its likelihood then. Source:
     Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018), pseudo-BMA+.
+
+    Args:
+      constant: Whether the goal may be the same at all ratios.
     """
     squares = np.stack([data.judged * validation.errors**2 for validation in validations.values()])
     errors = dict(zip(validations, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
-    model = min(errors, key=errors.__getitem__)
-    if errors["constant"] <= 1.15 * errors[model]:
+    if constant and errors["constant"] <= 1.15 * min(errors.values()):
         model = "constant"
+    else:
+        model = min((name for name in errors if name != "constant"), key=errors.__getitem__)
     size = data.judged.sum() ** 2 / (data.judged**2).sum()
     weighed = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
-    chosen = (random.gumbel(size=weighed.shape) - size / 2 * weighed).argmax(1)
+    likelihoods = random.gumbel(size=weighed.shape) - size / 2 * weighed
+    if not constant:
+        likelihoods[:, list(validations).index("constant")] = -np.inf
+    chosen = likelihoods.argmax(1)
     numbers = zip(validations, np.bincount(chosen, minlength=len(validations)).tolist(), strict=True)
     return errors, model, {name: number for name, number in numbers if number}
 

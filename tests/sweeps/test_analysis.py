@@ -141,6 +141,24 @@ def test_a_curve_is_flat_only_where_the_means_that_were_measured_differ_by_no_mo
     assert answer.verdict == ("noise" if third == 0.9340 else "flat")
 
 
+def test_no_constant_hides_that_one_of_three_ratios_is_far_worse():
+    accuracies = {0: [0.851, 0.816, 0.893, 0.869, 0.896, 0.902], 1: [0.748, 0.764, 0.716, 0.748, 0.432, 0.476]}
+    shares = np.repeat([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], 2, 0)
+    answer = analyse(
+        Evidence(
+            names=["a", "b"],
+            shares=shares,
+            metrics={name: np.array(values) for name, values in accuracies.items()},
+            source_of={0: 0, 1: 1},
+            combine=lambda metrics: metrics.min(0),
+            sign=1,
+        )
+    )
+    assert answer.model != "constant"
+    assert answer.best[0] < 0.6
+    assert answer.goal(shares)[0][-1] < 0.6  # the curve of the figure passes near what was measured
+
+
 def test_several_seeds_tell_the_noise():
     answer = analyse(evidence(["a", "b"], saturating(8, 4), num=8, seeds=8, combine=lambda m: m[0]))
     assert type(answer.noise) is float  # which JSON can hold
