@@ -92,7 +92,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     mean, worst = (_shown(last[f"{judged}/{each}"], judged) for each in ("mean", "worst"))
     steps_per_s = job.steps_done / max(job.seconds, 1e-9)
     head = judged.replace("_", " ").capitalize()
-    out.print(f"{head}: mean {mean}, worst source {worst}; {per_s(steps_per_s)}, tests included")
+    out.print(f"{head}: mean {mean}, worst source {worst}; {per_s(steps_per_s)}, compiling and tests included")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]

@@ -26,12 +26,18 @@ def progress(out: Console, total: int, done: int = 0) -> Iterator[Callable[[int,
     Yields:
       A function to call with the number of steps done and a text on the last one.
     """
-    start, first = time.perf_counter(), done
-    digits = len(f"{total:,}")
+    since: tuple[float, int] = time.perf_counter(), done
+    digits, compiled = len(f"{total:,}"), False
 
     def line(step: int, text: str) -> str:
-        rate = (step - first) / max(time.perf_counter() - start, 1e-9)
-        return f"step {step:>{digits},}/{total:,}  {text}  {per_s(rate)}, {(total - step) / rate:,.0f} s left"
+        nonlocal since, compiled
+        now, (start, first) = time.perf_counter(), since
+        rate = (step - first) / max(now - start, 1e-9)
+        left = f"{(total - step) / rate:,.0f} s left"
+        speed = f"{per_s(rate)}, {left}" if compiled else f"{per_s(rate)} with compiling, at most {left}"
+        if not compiled:  # speed is measured from the first line on, as the program is compiled before it
+            since, compiled = (now, step), True
+        return f"step {step:>{digits},}/{total:,}  {text}  {speed}"
 
     if not out.is_terminal:
         yield lambda step, text: out.print(line(step, text))

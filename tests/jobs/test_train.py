@@ -46,7 +46,9 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     assert ended.out.splitlines()[0] == (
         "Training linear (15,700 parameters, 20 classes) with adam for 40 steps of 16 on mnist 75.0 %, fashion 25.0 %"
     )
-    assert len(re.findall(r"^step 20/40  loss .* steps/s, \d+ s left$", ended.out, re.MULTILINE)) == 1
+    assert len(re.findall(r"^step 20/40  loss .* steps/s with compiling, at most \d+ s left$", ended.out, re.M)) == 1
+    assert len(re.findall(r"^step 40/40  loss .* steps/s, 0 s left$", ended.out, re.M)) == 1
+    assert re.search(r"^Accuracy: mean .* steps/s, compiling and tests included$", ended.out, re.M)
     assert "On each source's test records after 40 steps\n" in ended.out
     assert ended.err == "" or all(line.startswith("Reading ") for line in ended.err.splitlines())
     undrawn = train("train.curves=false", "hydra.run.dir=undrawn").out
