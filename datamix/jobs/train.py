@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -52,14 +52,18 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
 
 def begin(out: Console, job: Run) -> None:
     """Print what is trained on what."""
-    settings, plan = job.settings, job.data.pipeline.plan
-    targets = zip(plan.names, plan.targets_until(job.steps * job.config.batch_size), strict=True)
-    mix = ", ".join(f"{name} {percent(float(share))}" for name, share in targets)
+    settings = job.settings
+    parts = []
+    for name, share, asked, differs in _shares(job, job.steps):
+        begins_with = asked if job.learner.adapt else share
+        parts.append(f"{name} {percent(begins_with)}" + (f" ({percent(asked)} asked for)" if differs else ""))
+    mix = ", ".join(parts)
     model = f"{settings.model} ({job.learner.num_parameters():,} parameters, {job.data.task.says})"
     steps = f"{job.steps:,} steps of {job.config.batch_size}"
     devices = "" if job.mesh is None else f", by {job.mesh.size} devices"
     adapt = f", then as adapt={job.learner.adapt.rule} says" if job.learner.adapt else ""
-    out.print(f"Training {model} with {settings.optimizer} for {steps} on {mix}{adapt}{devices}")
+    doing = "Trained" if job.step == job.steps else "Training"
+    out.print(f"{doing} {model} with {settings.optimizer} for {steps} on {mix}{adapt}{devices}")
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
@@ -73,26 +77,29 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         parts = np.asarray(job.scores["taken_for"], float) / np.asarray(job.scores["num_records"], float)[:, None]
         confusion = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, parts.tolist(), strict=True)}
     size, counts = job.config.batch_size, _counts(job, step)
-    asked = built.plan.targets_until(step * size)
-    shares = asked if job.learner.adapt is None else [count / (step * size) for count in counts]
+    shares = _shares(job, step)
+    with_targets = any(each.differs for each in shares)
     rows = [
         (
             name,
-            "not trained on" if name in untrained else percent(float(shares[i])),
+            *([percent(shares[i].asked)] if with_targets else []),
+            "not trained on" if name in untrained else percent(shares[i].share),
             f"{job.data.num_test_records[name]:,}",
             *(_shown(last.get(f"{each}/{name}"), each) for each in families),
             *([percent(share) for share in confusion[name].values()] if confusion else []),
         )
         for i, name in enumerate(names)
     ]
-    columns = ["source", "share", "test records", *(each.replace("_", " ") for each in families)]
+    columns = ["source", *(["target share"] if with_targets else []), "share", "test records"]
+    columns += [each.replace("_", " ") for each in families]
     columns += [f"taken for {name}" for name in names] if confusion else []
     out.print(table(f"On each source's test records after {step:,} steps{built.caution}", columns, rows))
     judged = families[0]
     mean, worst = (_shown(last[f"{judged}/{each}"], judged) for each in ("mean", "worst"))
     steps_per_s = job.steps_done / max(job.seconds, 1e-9)
     head = judged.replace("_", " ").capitalize()
-    out.print(f"{head}: mean {mean}, worst source {worst}; {per_s(steps_per_s)}, compiling and tests included")
+    speed = f"; {per_s(steps_per_s)}, compiling and tests included" if job.steps_done else ""
+    out.print(f"{head}: mean {mean}, worst source {worst}{speed}")
     title, unit = f"{settings.model} on {' + '.join(names)}{built.caution}", job.data.task.loss_unit
     adapt = None if job.learner.adapt is None else summary(job.learner.adapt.rule, names, job.adapted)
     untrained_line = [] if job.metrics.untrained is None else [job.metrics.untrained]
@@ -111,7 +118,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
         figure=figure,
     )
     if job.learner.adapt is not None:
-        mixed = [float(share) for share in asked] if job.learner.adapt.weighs_loss else None
+        mixed = [each.asked for each in shares] if job.learner.adapt.weighs_loss else None
         report |= {"adapt": adapt, "max_deviation": deviation(job.adapted, mixed)}
         for name, source in report["sources"].items() if mixed is None else ():
             source["target"] = report["adapt"]["mean"][name]
@@ -169,6 +176,28 @@ def _counts(job: Run, step: int) -> list[int]:
     return job.data.pipeline.totals(step).records
 
 
+class _Share(NamedTuple):
+    """The share of a source in what is trained, the share asked for, and whether they differ by more than rounding."""
+
+    name: str
+    share: float
+    asked: float
+    differs: bool
+
+
+def _shares(job: Run, step: int) -> list[_Share]:
+    """The shares of the sources before a step; where weights follow training, what is asked for is how they begin."""
+    plan, position = job.data.pipeline.plan, step * job.config.batch_size
+    targets, counts = map(float, plan.targets_until(position)), _counts(job, step)
+    amounts = counts if plan.lengths is None else plan.amounts(position)
+    shares = []
+    for name, amount, asked in zip(plan.names, amounts, targets, strict=True):
+        share = amount / max(sum(amounts), 1)
+        rounding = max(2 * plan.slot_records / position, asked / 100)
+        shares.append(_Share(name, share, asked, job.learner.adapt is None and abs(share - asked) > rounding))
+    return shares
+
+
 def _notes(job: Run) -> list[str]:
     plan = job.data.pipeline.plan
     untrained = [
@@ -185,7 +214,8 @@ def _notes(job: Run) -> list[str]:
         if adapt is None or adapt.max_epochs is None
     ]
     unseen = job.data.built.plan.unseen() if untrained else []
-    return [*(note for note in job.data.notes if note not in unseen), *untrained, *repeated]
+    left = plan.capped(step * job.config.batch_size)
+    return [*(note for note in job.data.notes if note not in unseen), *untrained, *left, *repeated]
 
 
 def _line(job: Run) -> str:

@@ -133,6 +133,18 @@ class Plan(Locator):
             return ""
         return plan_report.never_shown(self, lambda: Plan.of(replace(self.spec, stop="all_exhausted")))
 
+    def capped(self, position: int | None = None) -> list[str]:
+        """Say where sources reach their largest number of epochs, and whether they then leave the mix or end it.
+
+        Args:
+          position: The position before which they leave, in records; None for the whole mix, with the error at its end.
+
+        >>> plan = Plan({"a": 8, "b": 100}, stop="forever", batch_size=4, max_epochs={"a": 2})
+        >>> plan.capped(31), plan.capped(32)
+        ([], ['a leaves the mix in batch 7, as mix.max_epochs says.'])
+        """
+        return plan_report.capped(self, position)
+
     def drawn(self) -> list[str]:
         """Describe how records are drawn, a sentence for each source with a sampling."""
         return plan_report.drawn(self)

@@ -347,15 +347,20 @@ def never_shown(plan: Locator, whole: Callable[[], Locator]) -> str:
     return f"{text}; stop=all_exhausted {shows}."
 
 
-def capped(plan: Locator) -> list[str]:
-    """Say where sources reach their largest number of epochs, and whether they then leave the mix or end it."""
+def capped(plan: Locator, position: int | None = None) -> list[str]:
+    """See `datamix.mixing.plan.Plan.capped`."""
     if (refusal := plan.refusal()) is not None:
-        return [f"the mix ends in an error: {refusal}"]
+        return [f"the mix ends in an error: {refusal}"] if position is None else []
     sentences = []
     for source, most in plan.caps.items():
         if (end := next((stage.first for stage in plan.stages if stage.base[source] >= most), None)) is not None:
-            batch = end * plan.slot_records // plan.batch_size
-            sentences.append(f"{plan.names[source]} leaves the mix in batch {batch:,}, as mix.max_epochs says.")
+            first = end * plan.slot_records
+            if position is not None and first >= position:
+                continue
+            batch = first // plan.batch_size
+            # A plan that continues another one begins with what has left that one.
+            leaves = "has left the mix before" if 0 < first == plan.begin else "leaves the mix in"
+            sentences.append(f"{plan.names[source]} {leaves} batch {batch:,}, as mix.max_epochs says.")
     return sentences
 
 

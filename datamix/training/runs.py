@@ -226,6 +226,12 @@ def _resume(run: Run) -> dict[str, Any]:
     run.cursor = pipeline.start(run.step) if run.state.adapt is None else run.state.adapt[1]
     run.adapted = {int(window): tuple(values) for window, values in facts.get("adapted", {}).items()}
     run.note = f"train.resume: the run goes on after step {run.step:,} of {run.steps:,}."
+    if run.step == run.steps:
+        raised = "train.steps" if run.settings.tokens is None else "train.tokens"
+        if run.settings.tokens is None and run.data.pipeline.plan.length is not None:
+            raised = "train.steps, with stop=forever where the mix has no more batches,"
+        text = f"all {run.steps:,} steps are trained, and nothing is left to train"
+        run.note = f"train.resume: {text}; raise {raised} to go on."
     if on:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     else:

@@ -340,3 +340,41 @@ def test_a_source_of_weight_zero_is_tested_and_marked(call_datamix):
     (note,) = report["notes"]
     assert note.startswith("source 'digits' is not trained on")
     assert re.search(r"digits +│ not trained on", ended.out)
+
+
+def test_shares_are_those_that_are_trained_and_a_source_that_leaves_is_told(call_datamix):
+    mix = ["source=digits+garments", "source.garments.limit=32", "mix.max_epochs.garments=1", "stop=forever"]
+    ended = call_datamix("job=train", "model=linear", "train.steps=10", *mix)
+    note = "garments leaves the mix in batch 1, as mix.max_epochs says."
+    assert f"Note: {note}" in ended.out.splitlines()
+    assert note in ended.report["notes"]
+    assert f"Note: {note}" in call_datamix("job=plan", "batch.size=64", *mix).out.splitlines()
+    assert " on digits 95.0 % (50.0 % asked for), garments 5.0 % (50.0 % asked for)\n" in ended.out
+    assert re.search(r"source +┃ target share ┃ +share ┃ test records", ended.out)
+    assert re.search(r"│ garments │ +50.0 % │ +5.0 % │", ended.out)
+    assert ended.report["sources"]["garments"]["share"] == 32 / 640
+    # Before that, the ratio is followed, and nothing has left.
+    before = call_datamix("job=train", "model=linear", "train.steps=1", *mix)
+    assert "leaves the mix" not in before.out
+    assert " on digits 50.0 %, garments 50.0 %\n" in before.out
+    assert re.search(r"source +┃ +share ┃ test records", before.out)
+
+
+def test_a_finished_run_that_is_resumed_under_another_ratio_says_what_was_trained(call_datamix):
+    run = ["job=train", "model=linear", "source=digits+garments", "hydra.run.dir=fin"]
+    call_datamix(*run, "train.steps=4")
+    changed = [*run, "train.resume=changed", "mix.ratio=1:9"]
+    ended = call_datamix(*changed, "train.steps=4")
+    changes = "mix.weights.digits was 1/2 and is 1/10, mix.weights.garments was 1/2 and is 9/10"
+    assert ended.out.startswith(
+        "Resume: train.resume: all 4 steps are trained, and nothing is left to train; raise train.steps to go on under "
+        f"what was changed: {changes}.\nTrained linear "
+    )
+    assert " on digits 50.0 % (10.0 % asked for), garments 50.0 % (90.0 % asked for)\n" in ended.out
+    assert re.search(r"│ digits +│ +10.0 % │ 50.0 % │", ended.out)
+    assert "steps/s" not in ended.out
+    # As it advises: of 512 records, 128 and 26 are digits.
+    further = call_datamix(*changed, "train.steps=8")
+    assert f"goes on after step 4 of 8 under what was changed: {changes}.\nTraining linear " in further.out
+    assert further.report["sources"]["digits"]["samples"] == 128 + 26
+    assert re.search(r"│ digits +│ +10.0 % │ 30.1 % │", further.out)

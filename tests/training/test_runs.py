@@ -58,7 +58,8 @@ def test_resuming_at_every_checkpoint_ends_the_same(make, trained, numbers):
         with (half.directory / "metrics.jsonl").open("a") as file:
             file.write('{"step": 5, "half a li')
         resumed = trained(make(*overrides, "train.resume=true", directory=f"cut{stop}"))
-        assert resumed.note == f"train.resume: the run goes on after step {stop} of 6."
+        ended = "all 6 steps are trained, and nothing is left to train; raise train.steps to go on."
+        assert resumed.note == f"train.resume: {ended if stop == 6 else f'the run goes on after step {stop} of 6.'}"
         assert (resumed.directory / "metrics.jsonl").read_text() == text
         assert resumed.metrics.untrained == expected.metrics.untrained
         for name, values in numbers(expected).items():
@@ -144,6 +145,18 @@ def test_a_run_that_has_ended_is_trained_on(make, trained, numbers):
         np.testing.assert_array_equal(numbers(on)[name], values)
 
 
+def test_a_run_that_has_used_up_its_mix_says_how_to_train_on(make, trained):
+    whole = ("stop=all_exhausted", "train.steps=null", "train.eval_every=5")
+    assert trained(make(*whole, directory="whole")).steps == 15
+    again = make(*whole, "train.resume=true", directory="whole")
+    assert again.note == (
+        "train.resume: all 15 steps are trained, and nothing is left to train; raise train.steps, with stop=forever "
+        "where the mix has no more batches, to go on."
+    )
+    on = trained(make("train.steps=16", "stop=forever", "train.eval_every=5", "train.resume=true", directory="whole"))
+    assert (on.note, on.step) == ("train.resume: the run goes on after step 15 of 16.", 16)
+
+
 def test_a_run_in_the_place_of_another_says_so(make, trained):
     assert make(directory="again").note == ""
     trained(make(directory="again"))
@@ -174,6 +187,15 @@ def test_a_mix_that_is_changed_on_purpose_goes_on_and_is_told(make, trained, num
     again = trained(make(*change, "train.resume=true", directory="second"))
     for name, values in numbers(run).items():
         np.testing.assert_array_equal(numbers(again)[name], values)
+
+
+def test_a_source_that_had_left_before_the_mix_was_changed_is_told_so(make, trained):
+    caps = ("source.across.limit=20", "mix.max_epochs.across=1", "train.eval_every=20")
+    assert trained(make(*caps)).data.pipeline.plan.capped() == [
+        "across leaves the mix in batch 4, as mix.max_epochs says."
+    ]
+    plan = make(*caps, "mix.share.across=0.25", "train.steps=10", "train.resume=changed").data.pipeline.plan
+    assert plan.capped() == ["across has left the mix before batch 6, as mix.max_epochs says."]
 
 
 @pytest.mark.slow
@@ -293,7 +315,7 @@ def test_records_read_on_the_host_train_the_same_model(make, trained, numbers, m
 
     # What was kept of one goes on as the other; a record that cannot be read ends the run in one line.
     again = make("data.placement=host", "train.resume=true", directory="device")
-    assert again.note == "train.resume: the run goes on after step 6 of 6."
+    assert again.note.startswith("train.resume: all 6 steps are trained, and nothing is left to train; ")
     broken = make("data.placement=host", directory="broken")
 
     def take(self, indices, out):

@@ -140,6 +140,18 @@ def test_a_budget_of_tokens(on_text):
 
 
 @pytest.mark.slow
+def test_a_budget_of_tokens_that_is_used_up_is_raised_to_train_on(on_text, trained):
+    steps = trained(on_text("train.tokens=1000")).steps
+    again = on_text("train.tokens=1000", "train.resume=true")
+    assert again.note == (
+        f"train.resume: all {steps} steps are trained, and nothing is left to train; raise train.tokens to go on."
+    )
+    on = trained(on_text("train.tokens=2000", "train.resume=true"))
+    assert (on.note, on.step) == (f"train.resume: the run goes on after step {steps} of {on.steps}.", on.steps)
+    assert on.steps > steps
+
+
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(on_text, trained, numbers):
     whole = trained(on_text())
     stopped = on_text(directory="stopped")
