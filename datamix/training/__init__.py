@@ -3,7 +3,7 @@
 `runs` is the front: it trains a `learner`, or several as `replicas`, on the records of `data`. A learner has one of
 the `models`, or the `transformer`, one of the `optimizers`, and one of the `tasks`. `parallel` and `processes` divide
 a run. `checkpoints` keep its state, `metrics`, `events` and `predictions` what comes of it, and `weight_history`
-how its weights went; `overlap` counts test records that are trained on.
+how its weights went; `overlap` counts test records that are trained on, `rare_classes` classes of a single record.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from datamix.errors import ConfigError, DataError, SpecError, of_source
 from datamix.pipeline.pipeline import Pipeline
 from datamix.training.learner import HeldOut, Moments
 from datamix.training.overlap import notes_on_overlaps
+from datamix.training.rare_classes import notes_on_rare_classes
 from datamix.training.tasks.base import Task
-from datamix.training.tasks.choosing import choose, classes, of_outputs
+from datamix.training.tasks.choosing import choose, classes, num_classes, of_outputs
 from datamix.training.tasks.classification import Classification
 from datamix.training.tasks.language import Language
 from datamix.training.tasks.regression import Regression
@@ -38,6 +39,7 @@ class Data:
       task: What there is to learn.
       disjoint_classes: Whether there are classes, and every one belongs to one source.
       overlaps: The notes on records that come several times, see `notes_on_overlaps`.
+      rare_classes: The notes on classes of a single record, see `notes_on_rare_classes`.
       not_compared: The sources of which that is not known, as all records would have to be read for it.
     """
 
@@ -50,6 +52,7 @@ class Data:
     task: Task
     disjoint_classes: bool
     overlaps: Sequence[str]
+    rare_classes: Sequence[str] = ()
     not_compared: tuple[str, ...] = ()
 
     @property
@@ -60,7 +63,7 @@ class Data:
             "whether test records equal records to train on is not known; they are read as they are needed, and not "
             "compared."
         )
-        seen = [*self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
+        seen = [*self.rare_classes, *self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
         seen += [f"test records of {note}" for note in of_tests]
         if isinstance(self.task, Language) and not np.asarray(self.held_out.known).any():
             seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
@@ -134,6 +137,8 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     is_regression = isinstance(task, Regression)
     known = _label_variances(test_pipeline, num_test_records) if is_regression else of_outputs(task, built)
     fed = [name for name in built.sources if "host" in (built.placements[name], test_mix.placements[name])]
+    resident, is_classification = _resident(built, fed), isinstance(task, Classification)
+    num_labels = {name: num_classes(built, name) for name in resident} if is_classification else {}
     return Data(
         built=built,
         test_mix=test_mix,
@@ -147,9 +152,10 @@ def open_data(config: Config, like: Data | None = None) -> Data:
         ),
         num_test_records=num_test_records,
         task=task,
-        overlaps=notes_on_overlaps(_resident(built, fed), _resident(test_mix, fed)),
+        rare_classes=notes_on_rare_classes(resident, num_labels) if is_classification else (),
+        overlaps=notes_on_overlaps(resident, _resident(test_mix, fed)),
         not_compared=tuple(fed),
-        disjoint_classes=isinstance(task, Classification) and _disjoint(built),
+        disjoint_classes=is_classification and _disjoint(built),
     )
 
 
