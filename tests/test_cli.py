@@ -312,6 +312,7 @@ def test_a_sweep_over_a_share(call_datamix, tmp_path):
     assert samples == [{"mnist": 10, "fashion": 90}, {"mnist": 50, "fashion": 50}]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_sources_and_unquoted_splits(call_datamix):
     mixes = call_datamix("-m", "-v", "source=digits,garments", "job=plan")
     assert [list(report["sources"]) for report in mixes.reports] == [["digits"], ["garments"]]
@@ -445,6 +446,7 @@ def test_the_version(call_datamix):
     assert call_datamix("--version").out == f"datamix {datamix.__version__}\n"
 
 
+@pytest.mark.slow
 def test_relative_paths_are_those_of_the_shell_in_another_directory_too(call_datamix, shared_data, tmp_path):
     shutil.copy(shared_data / "digits8x8.npz", tmp_path / "own.npz")
     mix = ["job=plan", "source=my_npz", "source.my_npz.path=own.npz", "data.cache=cache"]
@@ -835,6 +837,7 @@ def test_a_config_of_ones_own_that_cannot_be_read(call_datamix, tmp_path, conten
     assert re.fullmatch(message, call_datamix("--config-dir", "conf", "job=plan", "experiment=odd").mistake)
 
 
+@pytest.mark.slow
 def test_a_batch_that_no_memory_holds(call_datamix):
     mistake = call_datamix("source=digits", "batch.size=2000000000", "stop=forever").mistake
     assert mistake.startswith("ResourceError: there is not enough memory (")
@@ -878,6 +881,7 @@ def test_strict_promotion_is_of_ones_own_code(run_datamix, tmp_path):
     assert run_datamix("source=digits+garments", cwd=tmp_path, env=strict).report["samples"] == 160
 
 
+@pytest.mark.slow
 def test_a_device_that_there_is_not(run_datamix, tmp_path):
     ended = run_datamix("source=digits", cwd=tmp_path, env={"JAX_PLATFORMS": "nonsense"})
     assert ended.mistake.startswith("InstallationError: JAX has no device: Unable to initialize backend 'nonsense'")
@@ -892,6 +896,7 @@ def test_weights_beyond_any_range(call_datamix):
 # Directories in use
 
 
+@pytest.mark.slow
 def test_a_second_process_in_a_directory_in_use_is_refused_in_one_line(environment, call_datamix, tmp_path):
     (tmp_path / "own_parts.py").write_text(textwrap.dedent(ENDLESS))
     first = subprocess.Popen(
@@ -914,6 +919,7 @@ def test_a_second_process_in_a_directory_in_use_is_refused_in_one_line(environme
     assert call_datamix(*again, "hydra.run.dir=run").report["job"] == "plan"  # a lock does not outlive its process
 
 
+@pytest.mark.slow
 def test_runs_that_begin_in_one_second_have_directories_of_their_own(environment, tmp_path):
     command = [sys.executable, "-m", "datamix", "source=digits", "job=plan"]
     together = [

@@ -73,6 +73,7 @@ def test_an_installed_datamix_uses_its_own_configs(installed, tmp_path):
     assert where == [str(target / "datamix" / "__init__.py"), str(target / "datamix" / "conf")]
 
 
+@pytest.mark.slow
 def test_an_installed_datamix_runs(installed, tmp_path):
     _, env = installed
     arguments = ["source=digits+garments", "job.batches=1", "hydra.run.dir=run"]

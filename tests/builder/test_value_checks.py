@@ -96,6 +96,7 @@ def test_leaves_of_files_may_be_chosen(tmp_path) -> None:
     assert set(chosen.spec) == {"image", "label", "source_id"}
 
 
+@pytest.mark.slow
 def test_numbers_of_64_bits_stay_where_jax_keeps_them() -> None:
     code = (
         "import numpy as np, datamix\n"

@@ -31,7 +31,8 @@ def test_a_bench_takes_time(call_datamix):
         assert mistake.endswith("; it is above 0, and 86,400 or less.")
 
 
-@pytest.mark.parametrize("where", [pytest.param("copied", marks=pytest.mark.slow), "in place"])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["copied", "in place"])
 def test_a_bench_of_records_read_on_the_host(call_datamix, where):
     mix = ["source=mnist+digits", "source.mnist.placement=host", "stop=forever", "batch.size=64"]
     mix += ["source.mnist.cache=false"] if where == "copied" else []

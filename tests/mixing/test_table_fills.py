@@ -47,6 +47,7 @@ def test_exact_quotas() -> None:
     assert plan.take(0, 8).source.tolist() == [0, 1, 2, 0, 0, 1, 2, 0]
 
 
+@pytest.mark.slow
 @CHECK
 @given(weights=weights, batch=st.integers(1, 40), window=st.booleans())
 def test_every_batch_holds_its_quota_and_nothing_adds_up(weights: list[float], batch: int, window: bool) -> None:

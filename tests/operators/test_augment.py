@@ -159,10 +159,8 @@ def test_in_a_mix_the_same_by_step_by_index_and_in_other_batches() -> None:
     [("color_jitter", {"brightness": 0.2, "contrast": 0.3, "saturation": 0.2}), ("rotate", {"degrees": 10}), "mixup"],
     ids=lambda operator: operator if isinstance(operator, str) else operator[0],
 )
-@pytest.mark.parametrize(
-    ("batch_size", "channels"),
-    [(1, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(1, 1), (3, 1), (8, 3)])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "channels"), [(1, 3), (1, 1), (3, 1), (8, 3)])
 def test_loop_index_and_next_agree_to_the_last_bit(operator: Any, batch_size: int, channels: int) -> None:
     draw = np.random.default_rng(0)
     sources = {name: {"image": draw.integers(0, 256, (64, 12, 12, channels), np.uint8)} for name in "ab"}

@@ -87,13 +87,8 @@ def joined(shards: list[Any]) -> dict[str, np.ndarray]:
     return {leaf: np.concatenate([np.asarray(shard[leaf]) for shard in shards]) for leaf in shards[0]}
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        ("data.placement=host", "batch.size=7", "batch.remainder=keep"),
-        pytest.param((SHUFFLED,), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("data.placement=host", "batch.size=7", "batch.remainder=keep"), (SHUFFLED,)])
 def test_a_batch_is_the_same_whole_in_shards_and_by_index(more: tuple[str, ...]) -> None:
     pipeline = load("stop=exhaust_once", *more)
     resident = load("stop=exhaust_once", *more, "data.placement=device")

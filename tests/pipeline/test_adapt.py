@@ -65,6 +65,7 @@ def test_sources_go_through_their_epochs_in_the_order_of_the_static_mix():
     assert np.abs(np.cumsum(np.repeat(weights, 8, axis=0), axis=0) - counts).max() <= 1 + np.log(3)
 
 
+@pytest.mark.slow
 def test_no_source_is_gone_through_more_often_than_allowed():
     losses = np.tile([3.0, 5.0, 0.0], (60, 1))
     free, _ = steps_of(mixed("adapt.every=2"), losses)

@@ -69,6 +69,7 @@ def test_any_kind_of_view_holds_its_chunk(hold: Any) -> None:
     np.testing.assert_array_equal(np.array(kept), before)
 
 
+@pytest.mark.slow
 def test_memory_is_given_out_once() -> None:
     program = chunk_program(load().compiled.program)
     buffers = Buffers(program)

@@ -72,6 +72,7 @@ def test_shards_one_after_the_other_are_the_batch(
         assert_equal(on_device, shards[-1][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", ["batch.shuffle=false", "batch.shuffle=true"])
 @pytest.mark.parametrize(("rows", "num_shards", "sizes"), [(5, 3, [2, 2, 1]), (2, 2, [1, 1]), (2, 3, [1, 1, 0])])
 def test_shards_of_a_short_last_batch(

@@ -255,6 +255,7 @@ def test_one_device(load: Callable[..., datamix.Pipeline]) -> None:
         next(iterator)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_divided_is_refused(load: Callable[..., datamix.Pipeline], tmp_path: Path) -> None:
     script = MIX + (
         "mesh = Mesh(np.array(jax.devices()), ('data',))\n"

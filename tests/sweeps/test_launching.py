@@ -51,6 +51,7 @@ def test_a_job_shares_the_data_of_the_job_before_it_where_it_is_the_same(tmp_pat
     assert made("source.digits.limit=100").data.test_pipeline is not other.data.test_pipeline
 
 
+@pytest.mark.slow
 def test_a_job_finds_what_hydra_promises_it(call_datamix, tmp_path):
     kept: dict[str, dict[str, object]] = {}
     own = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"

@@ -300,6 +300,7 @@ def test_a_job_is_a_line_and_all_that_it_prints_is_in_its_directory(call_datamix
 LONG = ["source.digits.operators=[to_float,{normalize:{mean:0.5,std:0.5}},{clip:{low:0,high:1}}]", "batch.size=100"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("swept", "shown"), [("seed=0,1", r"seed={0}"), ("mix.share.digits=0.5", r"….{{90}}")])
 def test_of_many_overrides_a_job_shows_those_in_which_it_differs(call_datamix, swept, shown):
     ended = call_datamix(*PLAN, swept, *LONG, "sweep.metric=samples", "hydra.sweep.dir=s")

@@ -119,7 +119,8 @@ def test_classes_are_numbered_by_all_splits(config_of, tmp_path):
     assert open_data(config_of("source.down.split=few", "source.down.class_names=[]")).task.num_outputs == 8
 
 
-@pytest.mark.parametrize("dtype", [np.int64, pytest.param(np.float64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_records_without_a_class_are_no_part_of_loss_and_accuracy(config_of, make, trained, tmp_path, dtype):
     unlabelled = np.where(np.arange(40) % 3 == 1, -1, CLASSES).astype(dtype)
     overrides = arrays_in(tmp_path, label=unlabelled)

@@ -30,11 +30,12 @@ def parts_of(learner: Learner, *, training: bool) -> Any:
     return nnx.split(model, nnx.Param, ...)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "transform"),
     [
         ([], optax.adam(0.05)),
-        pytest.param(
+        (
             [
                 "optimizer=rmsprop",
                 "optimizer.momentum=0.9",
@@ -42,7 +43,6 @@ def parts_of(learner: Learner, *, training: bool) -> Any:
                 "optimizer.schedule=linear",
             ],
             optax.rmsprop(optax.linear_schedule(0.02, 0, 6), 0.9, momentum=0.9),
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["adam", "rmsprop-momentum-linear"],

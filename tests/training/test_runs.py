@@ -110,6 +110,7 @@ def test_more_epochs_than_a_source_may_have_are_refused_before_training(make):
     assert run.data.pipeline.plan.counts(160) == [60, 100]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_configuration_is_refused_and_nothing_lost(make, trained):
     run = trained(make())
     text = (run.directory / "metrics.jsonl").read_text()
@@ -228,6 +229,7 @@ def test_a_rate_that_does_what_it_would_have_done_is_not_told(make, trained, sch
     assert (on.note, on.rates[2] >= on.rates[1]) == ("train.resume: the run goes on after step 2 of 40.", True)
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_no_numbers_is_blamed_and_not_the_rate(make, tmp_path):
     registry.register("model", "broken", Broken)
     (tmp_path / "model" / "broken.yaml").write_text("_target_: broken\n")
@@ -238,6 +240,7 @@ def test_a_model_that_gives_no_numbers_is_blamed_and_not_the_rate(make, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_not_trained_on(make, trained, numbers):
     whole = trained(make("skip=[[1,3],[4,5]]", directory="whole"))
     assert (whole.step, whole.steps_done) == (6, 3)

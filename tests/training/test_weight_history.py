@@ -58,6 +58,7 @@ def adapted(run):
     return {step: (weights, given) for step, (weights, given) in run.adapted.items()}
 
 
+@pytest.mark.slow
 def test_a_run_adapts_and_counts_what_it_gave(make, trained):
     run = trained(make(*ADAPT, "train.eval_every=3"))
     assert list(run.adapted) == [0, 2, 4]

@@ -42,6 +42,7 @@ def lengths_of(queues: Queues, source: np.ndarray, number: np.ndarray) -> np.nda
     return lengths
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     weights=st.lists(st.integers(1, 50) | st.integers(1, 3000), min_size=2, max_size=9),

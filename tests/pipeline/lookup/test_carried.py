@@ -43,6 +43,7 @@ def check_any(data: st.DataObject, num_sources: int, orders: float, **mix: objec
     check_located(plan, data.draw(starts(plan, 2**12)))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=20)
 @given(st.data(), st.floats(3, 12), st.sampled_from([None, 2, 100]))
 def test_any_weights_give_the_slots_of_the_plan(data: st.DataObject, orders: float, window: int | None) -> None:

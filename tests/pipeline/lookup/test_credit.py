@@ -72,6 +72,7 @@ def test_equal_credits_go_by_order():
     assert source.tolist() == [0, 1, 2, 3] * 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([2, 3, 8]), st.integers(0, 2**32 - 1), st.floats(0.05, 20))
 def test_counts_are_within_the_bound_of_moving_weights_at_every_prefix(num_sources, seed, concentration):
@@ -96,6 +97,7 @@ def located(arrays: PlanArrays, cursor: Cursor, count: int) -> tuple[list[jax.Ar
     return [records.source, records.epoch, records.record], after
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 20), st.sampled_from([0, 10**9, 2**40]))
 def test_a_schedule_of_the_weights_gives_the_same_records(seed, concentration, epochs):

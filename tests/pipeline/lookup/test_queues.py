@@ -58,6 +58,7 @@ def test_batches_are_those_of_the_plan(placement: str) -> None:
     assert next(restored)["x"].tolist() == rows(pipeline.plan, 6)
 
 
+@pytest.mark.slow
 def test_ratios_share_a_program_under_scan_and_vmap() -> None:
     pipelines = [pipeline_of(weight, stop="forever") for weight in (3, 0.7)]
 
@@ -105,6 +106,7 @@ def test_a_mix_that_ends_has_a_table_and_no_call_back() -> None:
     assert type(plan.stages[0].period).__name__ == "Table"
 
 
+@pytest.mark.slow
 def test_a_program_says_that_its_pipeline_is_gone() -> None:
     pipeline = pipeline_of(3, stop="forever")
     compiled, cursor = pipeline.compiled, pipeline.start(0)

@@ -80,6 +80,7 @@ def test_many_slots_at_once_meet_cycles_of_any_length(keywords: dict[str, Any], 
     jax.tree.map(np.testing.assert_array_equal, after, cursor_at(plan, start + count))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     weights=st.lists(st.integers(1, 9000), min_size=2, max_size=3),

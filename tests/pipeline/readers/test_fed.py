@@ -224,6 +224,7 @@ def test_whole_numbers_in_memory_are_looked_at_where_they_lie(
     assert iterator.metrics()["bytes"] % record_bytes == 0
 
 
+@pytest.mark.slow
 def test_what_lies_otherwise_in_memory_is_read() -> None:
     draw = np.random.default_rng(0)
     wide = draw.integers(0, 99, (40, 8), dtype=np.uint8)
@@ -293,6 +294,7 @@ def test_batches_of_compiled_programs_are_read_once_and_ahead() -> None:
     assert _Counted.count == (10 + 1 + 5) * 8  # those of both programs, one ahead, those that they are compared with
 
 
+@pytest.mark.slow
 def test_other_weights_share_the_data_and_the_program(
     pipelines: Callable[..., tuple[datamix.Pipeline, datamix.Pipeline]],
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_mix_of_three_follows_the_ratio_in_tokens(corpora):
     assert far["tokens"].shape == (32, 256)
 
 
+@pytest.mark.slow
 def test_a_mix_ends_with_the_record_that_makes_so_many_tokens(corpora):
     sources = {name: corpora(name, packing="pad", length=128) for name in ("jargon", "scripture")}
     for settings in ({}, {"unit": "tokens"}, {"order": "random"}, {"stop": "forever", "weights": {"jargon": 30}}):
@@ -112,6 +113,7 @@ def test_tokens_are_counted_where_records_say_their_number():
         datamix.mix({"a": lacking}, tokens=6)
 
 
+@pytest.mark.slow
 def test_one_tokenizer_serves_a_mix(corpora, tmp_path):
     pytest.importorskip("tokenizers")
     path = str(train_tokenizer(["to be or not to be"], vocab_size=260, path=tmp_path / "own.json"))
