@@ -326,7 +326,7 @@ def test_stored_leaves_have_32_bits_at_most() -> None:
         "label": "int32", "x": "float32", "flag": "bool",
     }  # fmt: skip
     for dtype in ("<U3", "object", "datetime64[s]", "complex64"):
-        with pytest.raises(DataError, match=r"^source 'a': leaf 'text' is .*, by '~source\.a\.leaves\.text'\.$"):
+        with pytest.raises(DataError, match=r"^source 'a': leaf 'text' is .*, '~source\.a\.leaves\.text' does\.$"):
             stored_spec("a", {"text": LeafSpec((), dtype)})
 
 
