@@ -337,7 +337,7 @@ def _check_leaves(sources: Sequence[OpenSource]) -> None:
     for source in sources:
         for i, each in enumerate(source.operators):
             leaf = each.settings.get("leaf", "image")
-            if leaf in source.spec or "leaf" not in registry.settings(each.function):
+            if leaf in source.spec or not is_shipped(each) or "leaf" not in registry.settings(each.function):
                 continue
             if mend := source.calling([leaf] if len(source.spec) == 1 else [leaf, "label"]):
                 text = f"{each.operator} takes a leaf {leaf!r}, and {source.name} has {', '.join(source.spec)}"
