@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def test_stand_ins_say_so(nothing_prepared: list[str], monkeypatch: pytest.Monke
 def test_without_stand_ins_it_says_what_a_user_can_do(
     nothing_prepared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         DataError,
         match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
