@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 import sysconfig
 import traceback
@@ -258,6 +259,12 @@ def hint(name: str, known: Iterable[str]) -> str:
     near = nearest(name, names)
     listed = ", ".join(names[:_MOST_NAMES]) + (f", … ({len(names):,} in all)" if len(names) > _MOST_NAMES else "")
     return (f"Did you mean {' or '.join(map(repr, near))}? " if near else "") + f"Known: {listed}."
+
+
+def prepare_hint() -> str:
+    """What has a dataset downloaded and prepared: a network, and the extra where it is not installed."""
+    installing = importlib.util.find_spec("tensorflow") is None
+    return f"{install_hint('prepare')} and " * installing + "run once with a network"
 
 
 def install_hint(extra: str) -> str:

@@ -63,7 +63,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_how_to_mend_it(call_
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
         "directory), and not to be had: "
     )
-    for advice in ("data.dir=", "pip install -e '.[prepare]'", "data.stand_in=true"):
+    for advice in ("data.dir=", "run once with a network", "data.stand_in=true"):
         assert advice in ended.mistake
     assert ended.out == ""
     assert not list(tmp_path.rglob("report.json"))

@@ -17,6 +17,7 @@ from datamix.builder.built import build
 from datamix.config.compose import compose
 from datamix.config.parse import parse
 from datamix.config.schema import AdaptConfig
+from datamix.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHAPES = {"my_npz": (28, 28, 1)}  # of the images that operators give another shape
@@ -58,7 +59,7 @@ def settle(every_dataset, cache_dir, shared_data):
 def places(data_dir, cache_dir, shared_data, overrides):
     """Where the data lies; what a dataset of conf/ leaves for its user to set."""
     settings = {
-        "source=my_npz": [f"source.my_npz.path={shared_data / 'digits8x8.npz'}"],
+        "source=my_npz": [f"source.my_npz.path={shared_data / 'photo_patches32.npz'}"],
         "source=my_array_record": [
             f"source.my_array_record.path={shared_data / 'tensorflow_datasets' / 'fashion_mnist'}/3.0.1/*train*"
         ],
@@ -74,6 +75,23 @@ def places(data_dir, cache_dir, shared_data, overrides):
         "source=garments": ["source.garments.split=train[:1000]"],
     }
     return [f"data.dir={data_dir}", f"data.cache={cache_dir}", *settings.get(overrides[0], [])]
+
+
+def test_the_example_of_arrays_keeps_floats_and_notes_bytes_that_stay_dark(tmp_path):
+    draw, label = np.random.default_rng(0), np.arange(500) % 10
+    image = draw.random((500, 28, 28, 1), np.float32)
+    np.savez(tmp_path / "a.npz", image=image, label=label)
+    mine = ["source=my_npz", f"source.my_npz.path={tmp_path / 'a.npz'}", "shuffle=none"]
+    np.testing.assert_allclose(datamix.load(*mine)[0]["image"], image[:16], rtol=1e-6)
+    image = draw.integers(0, 17, (500, 28, 28, 1), np.uint8)
+    np.savez(tmp_path / "a.npz", image=image, label=label)
+    with pytest.warns(UserWarning, match=r"the largest image value is 16, .*; to_float: \{largest: 16\} fits\.$"):
+        datamix.load(*mine)
+    advised = "source.my_npz.operators=[{to_float: {largest: 16}}]"
+    np.testing.assert_allclose(datamix.load(*mine, advised)[0]["image"], image[:16] / 16, rtol=1e-6)
+    np.savez(tmp_path / "a.npz", image=image.astype(np.int64), label=label)
+    with pytest.raises(ConfigError, match=r"to_float: \{largest: 16\} fits\.$"):
+        datamix.load(*mine)
 
 
 # The datasets that are no mixes themselves, and those of them that are of images.

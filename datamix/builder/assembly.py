@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from datamix import registry
 from datamix.builder.adapt_settings import adapt_of
 from datamix.builder.labels import Labels, Numbering, decide
 from datamix.builder.open_source import OpenSource, is_shipped, takes_leaves
@@ -221,6 +222,7 @@ def assemble(
         num_tokens = {source.name: _lengths(source, "tokens", "stop.tokens", mix.tokens) for source in sources}
     _check_tokenizers(sources)
     _check_features(sources)
+    _check_leaves(sources)
     sizes = {source.name: source.num_records for source in sources}
     blocks = {}
     if parse_shuffle(mix.shuffle)[0] == "blocks":
@@ -328,6 +330,18 @@ def _check_features(sources: Sequence[OpenSource]) -> None:
             listed = f"[{written(names)}]"
             mend = f'set "{source.choice("features", listed)}"' if source.key else f"open it with features={names}"
             raise SpecError(f"{text}; {mend}.")
+
+
+def _check_leaves(sources: Sequence[OpenSource]) -> None:
+    """Refuse operators on a leaf that a source has by another name."""
+    for source in sources:
+        for i, each in enumerate(source.operators):
+            leaf = each.settings.get("leaf", "image")
+            if leaf in source.spec or not is_shipped(each) or "leaf" not in registry.settings(each.function):
+                continue
+            if mend := source.calling([leaf] if len(source.spec) == 1 else [leaf, "label"]):
+                text = f"{each.operator} takes a leaf {leaf!r}, and {source.name} has {', '.join(source.spec)}"
+                raise SpecError(f"{source.key}.operators[{i}]: {text}; to mend it, {mend}.")
 
 
 def _notes_on_features(sources: Sequence[OpenSource]) -> list[str]:

@@ -12,7 +12,7 @@ from datamix.builder.assembly import Assembly, Delivery, assemble
 from datamix.builder.opening import Locations, check_data_dir, open_source, operations, shared
 from datamix.builder.selecting import simulate
 from datamix.config.schema import AdaptConfig, Config
-from datamix.errors import install_hint
+from datamix.errors import prepare_hint
 from datamix.mixing.groups import resolve
 from datamix.mixing.plan_spec import PlanSpec
 
@@ -29,7 +29,7 @@ class Built(Assembly):
         """The notes on sources that a user must not overlook, such as stand-ins; one line each."""
         notes = [source.note for source in self.sources.values() if source.note]
         if notes:
-            notes[-1] += f" For the real data, set data.dir=, or {install_hint('prepare')} and run with a network."
+            notes[-1] += f" For the real data, set data.dir=, or {prepare_hint()}."
         return notes
 
     def notes_on_records(self) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from datamix import registry
 from datamix.errors import ConfigError, DataError, DatamixError, of_kind, of_source
 from datamix.pipeline.graph import Operation, written
-from datamix.sources.arrays import MemoryArrays
+from datamix.sources.arrays import ArrayFiles, MemoryArrays
 from datamix.sources.base import LabelledSource, Source, read_all, read_leaf, reads_whole
 from datamix.sources.objects import as_source
 from datamix.sources.selected import Selected
@@ -23,6 +23,14 @@ from datamix.sources.statistics import LeafStatistics, statistics_of
 from datamix.spec import Arrays, LeafSpec, Spec
 
 _CHECKED_BYTES = 2**26  # labels in memory up to this size are checked as a whole, to be used without a copy
+
+# The sources whose setting `leaves` names their leaves; usual names of leaves, and the numbers of axes that they have.
+_NAMED = ("arrays", "huggingface", "parquet")
+_USUAL: dict[str, tuple[str, tuple[int, ...]]] = {
+    "image": ("images img imgs x data picture pictures photo photos pixels pixel_values", (2, 3)),
+    "features": ("feature x data inputs", (1,)),
+    "label": ("labels target targets y kind class classes category cls", (0,)),
+}
 
 LabelKind: TypeAlias = Literal["class", "number", "vector", "none"]
 """What the leaf `label` is: the number of a class, a number to predict, a vector, or "none" to leave it out."""
@@ -253,11 +261,41 @@ class OpenSource:
         if leaf in ("positions", "segment_ids", "tokens") and "length" in self.settings:
             return f"set {self.choice('length', str(wanted[0]))}"
         columns, other_columns = (getattr(each.whole, "feature_names", ()) for each in (self, other))
-        if leaf != "features" or not (shared := [name for name in other_columns if name in columns]):
+        if leaf != "features" or not columns or not other_columns:
             return ""
+        if not (shared := [name for name in other_columns if name in columns]):
+            longer, names = max(((other, other_columns), (self, columns)), key=lambda each: len(each[1]))
+            few = f"[{written(names[: min(len(columns), len(other_columns))])}]"
+            return f'choose as many columns of both, as in "{longer.choice("features", few)}"'
         changed = [source for source, names in ((other, other_columns), (self, columns)) if shared != [*names]]
         choices = [f'"{source.choice("features", f"[{written(shared)}]")}"' for source in changed]
         return f"set {' and '.join(choices)}"
+
+    def calling(self, leaves: Sequence[str], /) -> str:
+        """The advice to call its leaves by these names, instead of others; empty if it is not clear which are which."""
+        if self.target not in _NAMED or not self.key or self.settings.get("leaves") or not {*leaves} - self.spec.keys():
+            return ""
+        columns = {leaf: leaf if leaf in self.spec else self._meant(leaf) for leaf in leaves}
+        old = self.spec.keys() - columns.keys()
+        used = {each.settings.get("leaf") for each in self.operators}
+        used |= {leaf for each in self.operators for leaf in each.settings.get("leaves", ())}
+        whole = self.whole
+        # Arrays called x_train and x_test are leaves by other names already.
+        renamed = isinstance(whole, ArrayFiles) and any(leaf != name for leaf, ((_, name), *_) in whole.where.items())
+        if None in columns.values() or used & old or renamed or not all(map(is_shipped, self.operators)):
+            return ""
+        return f'set "{self.choice("leaves", written([columns]))}"'
+
+    def _meant(self, leaf: str) -> str | None:
+        """The leaf of this source that others call `leaf`, by its name and shape; None if none or several may be."""
+        names, axes = _USUAL.get(leaf, ("", ()))
+        fitting = [
+            name
+            for name, part in self.spec.items()
+            if name not in _USUAL and np.dtype(part.dtype).kind in "biuf" and len(part.shape) in axes
+        ]
+        usual = [name for name in fitting if name.lower() in names.split()] or fitting
+        return usual[0] if len(usual) == 1 else None
 
     def shape_notes(self) -> list[str]:
         """The notes on shapes that change, and on images whose channels seem to come first; one sentence each."""

@@ -12,7 +12,7 @@ from datamix import registry
 from datamix.builder.open_source import OpenSource, named
 from datamix.builder.selecting import select
 from datamix.config.schema import OperatorConfig, SourceConfig
-from datamix.errors import ConfigError, DataError, DatamixError, expanded, install_hint, of_source, read_error
+from datamix.errors import ConfigError, DataError, DatamixError, expanded, of_source, prepare_hint, read_error
 from datamix.pipeline.graph import Operation
 from datamix.sources.base import Source, Unavailable
 from datamix.sources.objects import as_source
@@ -167,8 +167,8 @@ def _stand_in(source: SourceConfig, locations: Locations, missing: Unavailable) 
         instead = f"leave {source.name} out of source="
         if source.stand_in is not None:
             instead = f"set data.stand_in=true to go on with {stand_in}"
-        mend = f"Point data.dir= at a directory that holds it prepared; or {install_hint('prepare')} and run once"
-        text = f"{missing.tried}. {mend} with a network; or {instead}."
+        mend = f"Point data.dir= at a directory that holds it prepared; or {prepare_hint()}; or {instead}."
+        text = f"{missing.tried}. {mend}"
         raise DataError(of_source(source.name, text)) from missing
     split = {key: value for key, value in source.settings.items() if key == "split"}
     note = f"{source.name}: {stand_in} takes the place of the real data, which is {missing.tried}."

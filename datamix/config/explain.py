@@ -87,7 +87,9 @@ def _not_found(text: str, within: str | None, choice: str) -> ConfigError:
         return ConfigError(f"there is no {group} {name!r}", key=f"{key}={name}", hint=misplaced)
     mend = hint(name, options)
     if group == "dataset" and not mend.startswith("Did"):
-        mend += f" One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR."
+        mend += (
+            f' One of your own is DIR/dataset/{name}.yaml, found by --config-dir DIR, in Python by config_dir="DIR".'
+        )
     return ConfigError(f"there is no {group or 'config'} {name!r}", key=f"{key}={name}", hint=mend)
 
 
@@ -109,6 +111,8 @@ def _meant(text: str) -> str:
     key, equals, value = text.partition("=")
     if key.startswith("/"):
         return text.lstrip("/")
+    if key in ("--config-dir", "-cd"):  # the command line takes it out of the overrides
+        return f'config_dir="{value or "DIR"}", an argument of its own in Python'
     if equals and re.fullmatch(r"\w+\.[\w.]*/[\w./]+", key):  # a path of sources
         return f"{key.replace('/', '.')}={value}"
     if text == "=" or key.endswith(" ") or value.startswith(" "):

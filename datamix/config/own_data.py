@@ -46,7 +46,11 @@ def advice(path: str, choice: str | None = None) -> str:
     try:
         if not place.exists():
             return f"There is no such file or folder (looked for it at {place.absolute()})."
-        settings = _settings(place, path)
+        settings, note = _settings(place, path), ""
+        if settings and settings.startswith("image_folder") and _is_one_class(place):
+            settings = _settings(place, os.path.normpath(f"{path}/.."))
+            one = place.absolute().name
+            note = f"Its images lie in no folder of a class, so that {one} is one, as are the folders beside it. "
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}."
     if settings is None and (tokens := _tokens(place)):
@@ -61,7 +65,7 @@ def advice(path: str, choice: str | None = None) -> str:
     # Only this name, not another one that begins like it.
     part = rf"(?<![^+,'\"]){re.escape(path)}(?![^+,@'\"])"
     command = f"--config-dir my_conf source={re.sub(part, name, choice or path)}"
-    return f"Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
+    return f"{note}Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
 
 
 def _settings(place: Path, path: str) -> str | None:
@@ -87,6 +91,12 @@ def _settings(place: Path, path: str) -> str | None:
             if place.is_dir() or not kind.startswith("image_folder"):
                 return kind.format(path=text)
     return None
+
+
+def _is_one_class(folder: Path) -> bool:
+    """Whether the images of a folder lie in it, and not in folders of classes."""
+    images = [file for file in _files(folder) if _KINDS.get(file.suffix.lower(), "").startswith("image_folder")]
+    return all(file.parent == folder for file in images)
 
 
 def _of_columns(file: Path) -> str | None:

@@ -145,6 +145,8 @@ def random_erasing(
 ) -> Record:
     """Fill a random rectangle of an image, at most three times as wide as high, or as high as wide.
 
+    What does not fit into the image is cut off, so that in a narrow one it may be longer, and cover less than `area`.
+
     Args:
       record: The record, with an image in `leaf`; its dtype is kept.
       key: The key of the draws.

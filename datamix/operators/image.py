@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from datamix.errors import ConfigError
+from datamix.errors import ConfigError, hint
 from datamix.lazy import jax, jnp
 from datamix.operators.base import Number, RandomKey, leaf_of, operator, recast, shape_error
 from datamix.spec import Record, Spec
@@ -143,6 +143,11 @@ def resize(record: Record, *, height: int, width: int, method: str = "linear", l
     for setting, length in {"height": height, "width": width}.items():
         if length < 1:
             raise ConfigError("it is 1 or more", key=f"resize.{setting}", value=length)
+    try:
+        jax.image.ResizeMethod.from_string(method)
+    except ValueError:
+        mend = hint(method, ["nearest", "linear", "cubic", "lanczos3"])
+        raise ConfigError("there is no such method", key="resize.method", value=method, hint=mend) from None
     return record | {leaf: in_dtype(_resized(value.astype(jnp.float32), height, width, method), value.dtype)}
 
 

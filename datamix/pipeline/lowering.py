@@ -141,6 +141,7 @@ class Settings(Protocol):
     def adding(self, operators: Sequence[object], *, first: bool = False) -> str: ...
     def choice(self, name: str, value: str) -> str: ...
     def fitting(self, leaf: str, other: object, /) -> str: ...
+    def calling(self, leaves: Sequence[str], /) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ class _Key:
 
     def fitting(self, *_: object) -> str:
         return ""
+
+    calling = fitting
 
 
 def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | None = None) -> dict[str, LeafSpec]:
@@ -178,9 +181,12 @@ def agreed_spec(chains: Mapping[str, Chain], settings: Mapping[str, Settings] | 
                 has, lacks = (name, first) if mine is None else (first, name)
                 shared = [key for key in chain.spec if key in other.spec and key != "source_id"]
                 mend = settings[has].adding([{"select": {"leaves": shared}}])
+                left_out = f", or set {settings[has].choice('label', 'none')}" if leaf == "label" else ""
                 if not shared:
                     mend = "mix records of one kind, or write an operator that gives both the same leaves"
-                left_out = f", or set {settings[has].choice('label', 'none')}" if leaf == "label" else ""
+                of_first, of_other = ([key for key in spec if key != "source_id"] for spec in (chain.spec, other.spec))
+                if calling := settings[name].calling(of_first) or settings[first].calling(of_other):
+                    mend, left_out = f"to mend it, {calling}", ""
                 raise SpecError(
                     f"sources {first!r} and {name!r} do not fit together: {has} has a leaf {leaf!r}, "
                     f"{lacks} has none; {mend}{left_out}."
@@ -309,16 +315,25 @@ def stored_spec(name: str, spec: Spec) -> Spec:
         except TypeError:  # a structured dtype, or a name that NumPy does not parse
             dtype = np.dtype(object)
         if (dtype.kind not in "biuf" and dtype.name != "bfloat16") or dtype.itemsize > 8:
-            raise DataError(
-                f"source {name!r}: leaf {leaf!r} is {part.dtype}; a pipeline computes with numbers. Turn it into "
-                f"some, or leave it out; where leaves of the source lists it, by '~source.{name}.leaves.{leaf}'."
-            )
+            raise _not_numbers(name, leaf, spec)
         if dtype.itemsize == 8:
             # Ask JAX only where it may be set to 64 bits, as importing it takes time.
             may_be_wide = "jax" in sys.modules or "JAX_ENABLE_X64" in os.environ
             dtype = jax.dtypes.canonicalize_dtype(dtype) if may_be_wide else np.dtype(f"{dtype.kind}4")
         stored[leaf] = LeafSpec(part.shape, str(dtype))
     return stored
+
+
+def _not_numbers(name: str, leaf: str, spec: Spec) -> DataError:
+    """The error for a leaf that does not hold numbers."""
+    text = f"source {name!r}: leaf {leaf!r} is {spec[leaf].dtype}; a pipeline computes with numbers"
+    if leaf == "label":
+        mend = "Save numbers of classes instead, such as np.unique(label, return_inverse=True)[1], or leave it out"
+        return DataError(f"{text}. {mend} with source.{name}.label=none.")
+    others = written([{other: other for other in spec if other != leaf}])
+    mend = f"where leaves of the source lists it, '~source.{name}.leaves.{leaf}' does"
+    mend += f", and elsewhere 'source.{name}.leaves={others}'" * (len(spec) > 1)
+    return DataError(f"{text}. Save numbers instead, or leave it out: {mend}.")
 
 
 def assemble(

@@ -23,6 +23,7 @@ SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", 
 """The names of the folders of splits, in upper or lower case."""
 
 _FIRST_BYTES, _PIECE_BYTES = 2**16, 2**20  # of a file, in the first and in later reads
+_MOST_RUNS = 1000  # folders in a folder that are looked at for output of runs
 _LOOSE = "in no folder of a class"  # the kind of images that belong to no class
 
 
@@ -39,7 +40,8 @@ def image_folder(
     """Images in `PATH/class/…`, or in `PATH/split/class/…` if all folders of PATH are named in `SPLITS`.
 
     The classes are the folders of all splits, sorted by name. Folders inside that of a class belong to it. Hidden files
-    and folders are skipped. `datamix.sources.images.ImageFormat` describes the settings of images.
+    and folders are skipped, and so are folders of PATH that hold the output of runs, such as `outputs`.
+    `datamix.sources.images.ImageFormat` describes the settings of images.
 
     Args:
       path: A folder.
@@ -53,7 +55,11 @@ def image_folder(
         mend = "Copy it to this machine first." if "://" in path else "" if root.exists() else meant(root)
         raise DataError(what, key="path", value=path, hint=mend)
     files, tops = _listed(root)
+    runs = [top for top in tops if _holds_runs(root / top)]
+    tops = [top for top in tops if top not in runs]
     splits, notes, others = {"train": (root, files, tops)}, [], Counter[str]()
+    if runs:
+        notes.append(f"{', '.join(runs)} {'is' if len(runs) == 1 else 'are'} no class, with the output of runs inside.")
     if named := {top.lower(): root / top for top in tops if top.lower() in SPLITS}:
         if len(named) == len(tops):
             others.update(map(_kind, files))
@@ -156,6 +162,22 @@ def _content(file: bytes) -> bytes:
     finally:
         os.close(handle)
     return b"".join(parts)
+
+
+def _holds_runs(folder: Path, depth: int = 2) -> bool:
+    """Whether a folder is the output of a run or a sweep, or holds nothing but such folders, as Hydra's `outputs`."""
+    if (folder / ".hydra").is_dir() or (folder / "multirun.yaml").is_file():
+        return True
+    if depth == 0:
+        return False
+    folders = list[Path]()
+    with read_error(str(folder)), os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_image(entry.name) or len(folders) > _MOST_RUNS:  # folders of classes need no further look
+                return False
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+    return bool(folders) and all(_holds_runs(each, depth - 1) for each in folders)
 
 
 def _is_image(name: str) -> bool:

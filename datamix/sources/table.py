@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -176,7 +177,9 @@ def _without_target(tables: Mapping[Path, Any], target: str | None) -> ConfigErr
     columns = {file: table.column(target) for file, table in tables.items() if target in table.column_names}
     file, column = next((file, column) for file, column in columns.items() if column.null_count)
     absent, total = (sum(map(count, columns.values())) for count in (lambda each: each.null_count, len))
-    text = f"{file}, row {column.is_null().index(True).as_py():,}, has no value in the target {target!r}"
+    row: int = column.is_null().index(True).as_py()
+    place = f"row {row:,}" if file.suffix.lower() == ".parquet" else f"line {_line(file, row):,}"
+    text = f"{file}, {place}, has no value in the target {target!r}"
     mend = "drop leaves such rows out."
     return ConfigError(
         f"{text}; {absent:,} of {total:,} rows have none", key="without_target", value="refuse", hint=mend
@@ -193,17 +196,7 @@ def _read(file: Path) -> Any:
             with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
                 table = opened.read()
         else:
-            # Arrow itself does not know .GZ.
-            with pa.input_stream(str(file), compression="gzip" if file.suffix.lower() == ".gz" else None) as stream:
-                # Arrow's memory: its threads may free it as the process ends, but could not free Python's by then.
-                data = stream.read_buffer()
-            head = bytes(memoryview(data)[: _end_of_line(data)])
-            try:
-                head.decode()  # names of columns must be text, while values in another encoding become bytes
-            except UnicodeDecodeError as error:
-                raise not_utf8(f"{file}, line 1", error) from None
-            marks = re.sub(r'"[^"]*"', "", head.decode())  # quoted names of columns may hold delimiters
-            delimiter = max(",;\t", key=marks.count)
+            data, delimiter = _content(file)
             try:
                 table = arrow_csv.read_csv(
                     pa.BufferReader(data),
@@ -224,6 +217,34 @@ def _read(file: Path) -> Any:
     if file.suffix.lower() != ".parquet" and all(re.match(_NUMBER, name) for name in names):
         raise DataError(f"{file}: its first line is to name the columns, and holds numbers: {', '.join(names[:4])}.")
     return table
+
+
+def _content(file: Path) -> tuple[Any, str]:
+    """The bytes of a CSV file, unpacked, and the delimiter of its columns."""
+    import pyarrow as pa
+
+    # Arrow itself does not know .GZ.
+    with pa.input_stream(str(file), compression="gzip" if file.suffix.lower() == ".gz" else None) as stream:
+        # Arrow's memory: its threads may free it as the process ends, but could not free Python's by then.
+        data = stream.read_buffer()
+    head = bytes(memoryview(data)[: _end_of_line(data)])
+    try:
+        head.decode()  # names of columns must be text, while values in another encoding become bytes
+    except UnicodeDecodeError as error:
+        raise not_utf8(f"{file}, line 1", error) from None
+    marks = re.sub(r'"[^"]*"', "", head.decode())  # quoted names of columns may hold delimiters
+    return data, max(",;\t", key=marks.count)
+
+
+def _line(file: Path, row: int) -> int:
+    """The line of a CSV file, counted from 1, in which a row ends; its header and blank lines are no rows."""
+    import pyarrow as pa
+
+    data, delimiter = _content(file)
+    rows = csv.reader(io.TextIOWrapper(pa.BufferReader(data), errors="replace", newline=""), delimiter=delimiter)
+    with contextlib.suppress(csv.Error):
+        return next(islice((rows.line_num for each in rows if each), row + 1, None))
+    return row + 2
 
 
 def _uneven_line(data: Any, delimiter: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -238,10 +239,10 @@ def test_one_length_is_advised_for_texts_of_two(texts: Mixes) -> None:
     [
         (["source.a.features=[rooms]"], ["source.b.features=[rooms]"]),
         (["source.b.features=[rooms]"], ["source.a.features=[rooms]"]),
-        (["source.b.features=[age]"], []),
+        (["source.b.features=[age]"], ["source.a.features=[rooms]"]),
         ([], ["source.b.features=[rooms, metres]"]),
         (["source.a.features=[metres,rooms]"], ["source.b.features=[metres, rooms]"]),
-        (["source.a.features=[metres]", "source.b.features=[age,rooms]"], []),
+        (["source.a.features=[metres]", "source.b.features=[age,rooms]"], ["source.b.features=[age]"]),
     ],
 )
 def test_the_features_that_tables_share_are_advised(tmp_path: Path, features: list[str], advice: list[str]) -> None:
@@ -249,12 +250,69 @@ def test_the_features_that_tables_share_are_advised(tmp_path: Path, features: li
     (tmp_path / "b.csv").write_text("age,rooms,metres,price\n9,1,100.5,1.25\n8,2,101.5,2.25\n")
     table = f"_target_: table\npath: {tmp_path}/{{}}.csv\ntarget: price\n"
     mixes = Mixes(tmp_path, a=table.format("a"), b=table.format("b"))
-    error, advised = mixes.advised(*features)
-    assert advised == advice
-    if advice:
-        mixes.load(*features, *advised)
-    else:
-        assert error.endswith("; write an operator that mends it, and add it to those of b.")
+    assert mixes.advised(*features)[1] == advice
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "source 'b': of its features, ")
+        mixes.load(*features, *advice)
+
+
+SCANS = {"images": np.zeros((6, 28, 28, 1), np.uint8), "labels": np.arange(6) % 3}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "leaves"),
+    [
+        (SCANS, "{image: images, label: labels}"),
+        ({"X": SCANS["images"], "y": SCANS["labels"], "id": np.arange(6)}, "{image: X, label: y}"),
+        ({"scan": SCANS["images"], "label": SCANS["labels"]}, "{image: scan, label: label}"),
+        ({"a": SCANS["images"], "b": SCANS["images"], "label": SCANS["labels"]}, None),
+        ({"a": SCANS["images"], "b": SCANS["labels"], "c": SCANS["labels"]}, None),
+        (
+            {"x_train": SCANS["images"], "z_train": SCANS["labels"], "x_test": SCANS["images"], "z_test": np.ones(6)},
+            None,
+        ),
+    ],
+)
+@pytest.mark.parametrize("operators", ["[]", "[to_float]"])
+@pytest.mark.parametrize("names", [["digits", "scan"], ["scan", "digits"]])
+def test_leaves_of_other_names_are_named(
+    tmp_path: Path, arrays: Any, leaves: str | None, operators: str, names: list[str]
+) -> None:
+    np.savez(tmp_path / "scan.npz", **arrays)
+    settings = f"_target_: arrays\npath: {tmp_path}/scan.npz\noperators: {operators}\n"
+    mixes = Mixes(tmp_path, scan=settings)
+    mixes.names = names
+    with pytest.raises(SpecError) as raised:
+        mixes.load()
+    advised = re.findall('"(source[^"]*)"', str(raised.value))
+    assert [each for each in advised if ".leaves" in each] == ([f"source.scan.leaves={leaves}"] if leaves else [])
+    if leaves:
+        shapes = mixes.load(*advised, "source.scan.operators=[to_float]").spec
+        assert (shapes["image"].shape, shapes["label"].shape) == ((28, 28, 1), ())
+
+
+def test_leaves_that_operators_name_are_not_renamed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", **SCANS)
+    settings = f"_target_: arrays\npath: {tmp_path}/scan.npz\noperators: [{{to_float: {{leaf: images}}}}]\n"
+    mixes = Mixes(tmp_path, scan=settings)
+    mixes.names = ["digits", "scan"]
+    with pytest.raises(SpecError, match="write an operator that gives both the same leaves"):
+        mixes.load()
+
+
+@pytest.mark.parametrize("label", ["kind", None])
+def test_an_operator_on_a_column_of_another_name(tmp_path: Path, label: str | None) -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = {"img": [[[[0], [255]], [[51], [0]]]] * 6} | ({} if label is None else {label: [0, 1, 2] * 2})
+    pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    operators = "[{to_float: {largest: 255}}]"
+    mixes = Mixes(tmp_path, a=f"_target_: parquet\npath: {tmp_path}/a.parquet\noperators: {operators}\n")
+    message = r"^source\.a\.operators\[0\]: to_float takes a leaf 'image', and a has img"
+    with pytest.raises(SpecError, match=message) as raised:
+        mixes.load()
+    advised = re.findall('"(source[^"]*)"', str(raised.value))
+    assert mixes.load(*advised)[0]["image"].shape == (2, 2, 2, 1)
+    assert ("label" in mixes.load(*advised).spec) == (label is not None)
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def few(size: int = 6, classes: int = 3, **leaves: Any) -> dict[str, np.ndarray]
     return {"image": np.zeros((size, 2, 2, 1), np.uint8), "label": np.arange(size) % classes} | leaves
 
 
-def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_stand_ins_say_so(nothing_prepared: list[str], monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: (name == "tensorflow" and installed) or None)
     mix = built("data.stand_in=true", "source=mnist+digits", "source.mnist.split=train[:300]", *nothing_prepared)
     assert [source.provenance for source in mix.sources.values()] == ["stand-in", "procedural"]
     assert [source.num_records for source in mix.sources.values()] == [300, 20_000]
@@ -41,12 +43,14 @@ def test_stand_ins_say_so(nothing_prepared: list[str]) -> None:
     assert mix.notes[0].startswith(
         "mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
     )
-    assert mix.notes[0].endswith(
-        " For the real data, set data.dir=, or pip install -e '.[prepare]' and run with a network."
-    )
+    install = "" if installed else "pip install -e '.[prepare]' and "
+    assert mix.notes[0].endswith(f" For the real data, set data.dir=, or {install}run once with a network.")
 
 
-def test_without_stand_ins_it_says_what_a_user_can_do(nothing_prepared: list[str], tmp_path: Path) -> None:
+def test_without_stand_ins_it_says_what_a_user_can_do(
+    nothing_prepared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         DataError,
         match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "

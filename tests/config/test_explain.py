@@ -159,3 +159,17 @@ def test_a_config_of_ones_own_that_hydra_does_not_find(tmp_path: Path) -> None:
         compose(["source=x"], config_dir=folder)
     advised = str(caught.value).rpartition(" ")[2].removesuffix(".")
     assert compose(["source=x"], config_dir=advised).source.x["_target_"] == "digits"
+
+
+def test_a_folder_of_ones_own_in_python(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "scan.yaml").write_text("_target_: digits\n")
+    with pytest.raises(ConfigError, match=r'found by --config-dir DIR, in Python by config_dir="DIR"\.$'):
+        compose(["source=scan"])
+    for override in (f"--config-dir={tmp_path}", f"-cd={tmp_path}"):
+        with pytest.raises(ConfigError, match=r' is not an override; write config_dir="(.*)", an argument') as raised:
+            compose([override, "source=scan"])
+        advised = str(raised.value).split('"')[1]
+        assert compose(["source=scan"], config_dir=advised).source.scan["_target_"] == "digits"
+    with pytest.raises(ConfigError, match=r'^.--config-dir. is not an override; write config_dir="DIR", '):
+        compose(["--config-dir", str(tmp_path), "source=scan"])

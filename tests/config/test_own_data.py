@@ -112,6 +112,24 @@ def test_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "_target_: text, path: x.jsonl.gz, " in (Path("x.jsonl.gz").touch(), advice("x.jsonl.gz"))[1]
 
 
+@pytest.mark.parametrize("path", ["pets/flat", "pets/flat/", "flat", "./flat", ".", "{}/pets/flat"])
+def test_images_without_folders_of_classes_are_one_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("flat/1.png", "flat/2.png", "other/1.png"):
+        (file := tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.new("L", (8, 8)).save(file)
+    monkeypatch.chdir(tmp_path / {"pets": "", "flat": "pets", "": "pets/flat"}.get(path.strip("./").split("/")[0], ""))
+    said = advice(path.format(tmp_path))
+    assert said.startswith("Its images lie in no folder of a class, so that flat is one, as are the folders beside it.")
+    settings, name = re.findall(r"Write (.*) into my_conf/dataset/(\w+)\.yaml", said)[0]
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / f"{name}.yaml").write_text(settings)
+    pipeline = datamix.load(f"source={name}", "batch.size=3", config_dir=tmp_path / "conf")
+    assert sorted(pipeline[0]["label"].tolist()) == [0, 0, 1]
+
+
 @pytest.mark.parametrize("name", ["there/x.npz", "~/x.npz", "./empty", "x.xyz", "x.png", "y.npz"])
 def test_what_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "here" / "empty").mkdir(parents=True)

@@ -103,6 +103,15 @@ def test_random_erasing_fills_one_rectangle(seed: int, area: float) -> None:
         assert abs(len(rows) * len(columns) - 600 * area) <= 0.5 * (len(rows) + len(columns)) + 1
 
 
+def test_random_erasing_is_cut_to_a_narrow_image() -> None:
+    image, settings = np.zeros((100, 4, 1), np.float32), {"probability": 1, "area": (0.3, 0.3), "fill": 5}
+    erased = [apply(random_erasing, image, seed, **settings)[..., 0] == 5 for seed in range(20)]
+    heights, widths = (np.array([each.any(axis).sum() for each in erased]) for axis in (1, 0))
+    assert (widths == 4).all()  # and not the 7 to 19 of 120 pixels
+    assert max(heights) > 3 * 4
+    assert (heights <= 19).all()
+
+
 @pytest.mark.slow
 def test_random_erasing_by_its_probability() -> None:
     np.testing.assert_array_equal(apply(random_erasing, RGB, probability=0), RGB)

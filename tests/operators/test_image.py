@@ -182,6 +182,12 @@ def test_resize_is_that_of_jax_rounded(height: int, width: int, channels: int, m
     np.testing.assert_array_equal(integers, np.clip(np.round(got), 0, 255))
 
 
+def test_a_method_that_resize_does_not_know() -> None:
+    message = r"^resize\.method = 'liner'; there is no such method\. Did you mean 'linear'\? Known: cubic, "
+    with pytest.raises(ConfigError, match=message):
+        apply(resize, np.zeros((4, 4, 1), np.float32), height=2, width=2, method="liner")
+
+
 @pytest.mark.parametrize("method", ["nearest", "linear", "bicubic", "cubic-pytorch", "lanczos3", "lanczos5", "area"])
 @pytest.mark.parametrize(
     ("num_inputs", "num_outputs"), [(41, 24), (6, 9), (1, 3), pytest.param(300, 7, marks=pytest.mark.slow)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -145,6 +146,28 @@ def test_specs_are_checked_before_data_is_read(arrays: dict[str, dict[str, np.nd
 def test_texts_are_refused() -> None:
     with pytest.raises(DataError, match="source 'a': leaf 'text' is <U3; a pipeline computes with numbers"):
         datamix.load("batch.size=2", sources={"a": {"text": np.asarray(["one", "two"])}})
+
+
+def test_what_is_advised_for_texts_mends_it(tmp_path: Path) -> None:
+    texts, label = np.array(["cat", "dog"] * 3), np.arange(6)
+    (tmp_path / "dataset").mkdir()
+
+    def load(*overrides: str, leaves: str = "null", **arrays: np.ndarray) -> datamix.Pipeline:
+        np.savez(tmp_path / "a.npz", x=np.ones((6, 2), np.float32), **arrays)
+        settings = f"_target_: arrays\npath: {tmp_path / 'a.npz'}\nleaves: {leaves}\n"
+        (tmp_path / "dataset" / "a.yaml").write_text(settings)
+        return datamix.load("source=a", "batch.size=6", "shuffle=none", *overrides, config_dir=tmp_path)
+
+    with pytest.raises(DataError, match=r"such as np\.unique\(label, return_inverse=True\)\[1\], or ") as raised:
+        load(label=texts)
+    advised = str(raised.value).rpartition(" ")[2].removesuffix(".")
+    assert {*load(advised, label=texts).spec} == {"x", "source_id"}
+    assert load(label=np.unique(texts, return_inverse=True)[1])[0]["label"].tolist() == [0, 1] * 3
+    for leaves, place in (("{x: x, name: name, label: label}", 0), ("null", 1)):
+        with pytest.raises(DataError, match="leaf 'name' is <U3") as raised:
+            load(leaves=leaves, name=texts, label=label)
+        advised = re.findall("'([^' ]*source[^']*)'", str(raised.value))[place]
+        assert {*load(advised, leaves=leaves, name=texts, label=label).spec} == {"x", "label", "source_id"}
 
 
 IMAGES = {"image": LeafSpec((4, 4, 1), "uint8"), "label": LeafSpec((), "int32")}
@@ -303,7 +326,7 @@ def test_stored_leaves_have_32_bits_at_most() -> None:
         "label": "int32", "x": "float32", "flag": "bool",
     }  # fmt: skip
     for dtype in ("<U3", "object", "datetime64[s]", "complex64"):
-        with pytest.raises(DataError, match=r"^source 'a': leaf 'text' is .*, by '~source\.a\.leaves\.text'\.$"):
+        with pytest.raises(DataError, match=r"^source 'a': leaf 'text' is .*, '~source\.a\.leaves\.text' does\.$"):
             stored_spec("a", {"text": LeafSpec((), dtype)})
 
 

@@ -19,7 +19,7 @@ SIZE = {"height": 8, "width": 8}
 
 def draw(path, value=0, size=(8, 8)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, value).save(path)
+    Image.new("L", size, value).save(path, None if path.suffix in Image.registered_extensions() else "PNG")
 
 
 def read(source):
@@ -72,6 +72,31 @@ def test_folders_named_as_splits_are_classes_beside_others(tmp_path):
     source = image_folder(path=str(tmp_path), **SIZE)
     assert source.class_names == ("bus", "train")
     assert source.notes == ("train are read as classes, and not as splits, as other folders lie beside.",)
+
+
+@pytest.mark.parametrize(
+    ("files", "left_out"),
+    [
+        (["outputs/2030-01-01/10-00-00/.hydra/config.yaml", "outputs/2030-01-01/10-00-00/samples.png"], "outputs is"),
+        (["outputs/2030-01-01/10-00-00/.hydra/config.yaml", "sweeps/a/multirun.yaml", "sweeps/a/1.png"],
+         "outputs, sweeps are"),
+        (["one/.hydra/config.yaml", "one/samples.png"], "one is"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("classes", [["cat/1.png", "dog/1.png"], ["train/cat/1.png", "test/dog/1.png"]])
+def test_the_output_of_runs_is_no_class(tmp_path, files, left_out, classes):
+    for name in (*files, *classes):
+        draw(tmp_path / name)
+    source = image_folder(path=str(tmp_path), split="all", **SIZE)
+    assert (source.class_names, source.num_records) == (("cat", "dog"), 2)
+    assert source.notes == (f"{left_out} no class, with the output of runs inside.",)
+
+
+def test_a_class_with_a_run_inside_stays_a_class(tmp_path):
+    for name in ("cat/1.png", "cat/run/.hydra/config.yaml", "cat/run/2.png", "dog/empty/1.png"):
+        draw(tmp_path / name)
+    source = image_folder(path=str(tmp_path), **SIZE)
+    assert (source.class_names, source.num_records, source.notes) == (("cat", "dog"), 3, ())
 
 
 def test_what_is_left_out_is_told(tmp_path):

@@ -74,10 +74,29 @@ def test_numbers_that_are_missing_are_nan_and_told(csv: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a,b\n1,2\n\n\n,3\n", "line 5"),
+        ('a,b\n1,"x\ny"\n2,z\n,z\n', "line 5"),
+        ("a;b\n" + "1;2\n" * 49 + ";3\n", "line 51"),
+    ],
+)
+def test_the_line_of_a_row_without_a_target(csv: Any, tmp_path: Path, text: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\.csv, {place}, has no value in the target 'a'"):
+        csv(text, target="a", features=["b"] if "x" not in text else None)
+    (tmp_path / "z.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(ConfigError, match=rf"\.csv\.gz, {place}, has no value in the target 'a'"):
+        table(path=str(tmp_path / "z.csv.gz"), target="a")
+    pq.write_table(pa.table({"a": [1.0, None], "b": [2.0, 3.0]}), tmp_path / "z.parquet")
+    with pytest.raises(ConfigError, match=r"\.parquet, row 1, has no value"):
+        table(path=str(tmp_path / "z.parquet"), target="a")
+
+
 @pytest.mark.parametrize(("text", "labels"), [("a,b\n1,2\n,3\n,4\n7,5\n", [1, 7]), ("a,b\nx,2\n,3\n,4\ny,5\n", [0, 1])])
 def test_rows_without_a_target_are_named_and_can_be_left_out(csv: Any, text: str, labels: list[int]) -> None:
     message = (
-        r"^without_target = 'refuse'; .*\.csv, row 1, has no value in the target 'a'; 2 of 4 rows have none\. "
+        r"^without_target = 'refuse'; .*\.csv, line 3, has no value in the target 'a'; 2 of 4 rows have none\. "
         r"drop leaves such rows out\.$"
     )
     with pytest.raises(ConfigError, match=message):

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from datamix.errors import ConfigError, DataError, install_hint
+from datamix.errors import ConfigError, DataError, prepare_hint
 from datamix.interruption import ended_by
 from datamix.sources.base import Unavailable
 from datamix.sources.cache import locked
@@ -154,8 +154,8 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     if others := prepared_names(Name.parse(name).dataset, data_dir):
         where += f", where there is {', '.join(others)}"
     tried = f"not prepared in {where}, and not to be had: {reason}"
-    mend = f"Point data_dir at a directory that holds it prepared, or {install_hint('prepare')} and run once"
-    return Unavailable(f"{name}: {tried}. {mend} with a network.", tried)
+    mend = f"Point data_dir at a directory that holds it prepared, or {prepare_hint()}."
+    return Unavailable(f"{name}: {tried}. {mend}", tried)
 
 
 def unreachable(url: str | None, wait_s: float) -> str | None:
