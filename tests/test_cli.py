@@ -27,7 +27,7 @@ def only(directory, pattern):
     return path
 
 
-# Where the data is not to be had
+# Where the data is not available
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_stand_ins_take_part_and_it_says_so_first(run_datamix, tmp_path, bare):
     place = tmp_path / "home" / "tensorflow_datasets"
     assert first.startswith(
         "Stand-in: mnist: the built-in stand-in 'digits' takes the place of the real data, which is not prepared in "
-        f"{place} (there is no such directory), and not to be had: "
+        f"{place} (there is no such directory), and could not be prepared: "
     )
     assert second.startswith("Stand-in: fashion: the built-in stand-in 'garments' takes the place")
     assert {name: source["provenance"] for name, source in ended.report["sources"].items()} == {
@@ -61,7 +61,7 @@ def test_where_none_may_stand_in_it_says_what_was_tried_and_how_to_mend_it(call_
     ended = call_datamix("data.stand_in=false")
     assert ended.mistake.startswith(
         f"DataError: source 'mnist': not prepared in {tmp_path / 'home' / 'tensorflow_datasets'} (there is no such "
-        "directory), and not to be had: "
+        "directory), and could not be prepared: "
     )
     for advice in ("data.dir=", "run once with a network", "data.stand_in=true"):
         assert advice in ended.mistake

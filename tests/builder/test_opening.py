@@ -53,8 +53,8 @@ def test_without_stand_ins_it_says_what_a_user_can_do(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         DataError,
-        match=rf"source 'mnist': not prepared in {tmp_path}, and not to be had: .*Point data\.dir= .*pip install "
-        r"-e '\.\[prepare\]' .*data\.stand_in=true",
+        match=rf"source 'mnist': not prepared in {tmp_path}, and could not be prepared: .*Point data\.dir= "
+        r".*pip install -e '\.\[prepare\]' .*data\.stand_in=true",
     ):
         built("data.stand_in=false", *nothing_prepared)
 

@@ -127,11 +127,11 @@ def test_tensorboard_gets_the_same_numbers(train, tmp_path):
 def test_stand_ins_give_results_only_where_that_is_asked_for(train, tmp_path):
     nowhere = f"data.dir={tmp_path}"
     assert "or set data.stand_in=true to go on with the built-in stand-in" in train(nowhere).mistake
-    ended = train(nowhere, "data.stand_in=true", "source.fashion.split=train[:800]", "train.steps=20",
-                  "source.fashion.test_split=test[:100]")  # fmt: skip
+    splits = ["source.fashion.split=train[:800]", "source.fashion.test_split=test[:100]"]
+    ended = train(nowhere, "data.stand_in=true", *splits)
     assert {source["provenance"] for source in ended.report["sources"].values()} == {"stand-in"}
     assert ended.out.startswith("Stand-in: mnist: ")
-    assert "after 20 steps — built-in stand-ins, not real data: mnist, fashion\n" in ended.out
+    assert "after 40 steps — built-in stand-ins, not real data: mnist, fashion\n" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def unavailable(name: str, data_dir: Path, reason: str) -> Unavailable:
     where = f"{data_dir}" if data_dir.is_dir() else f"{data_dir} (there is no such directory)"
     if others := prepared_names(Name.parse(name).dataset, data_dir):
         where += f", where there is {', '.join(others)}"
-    tried = f"not prepared in {where}, and not to be had: {reason}"
+    tried = f"not prepared in {where}, and could not be prepared: {reason}"
     mend = f"Point data_dir at a directory that holds it prepared, or {prepare_hint()}."
     return Unavailable(f"{name}: {tried}. {mend}", tried)
 
