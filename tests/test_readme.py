@@ -49,7 +49,8 @@ def test_a_command_runs(call_in_reach, line):
     if "experiment=text_ratio_study" in arguments:  # the same, in little time
         arguments += ['mix.ratio="1:4:1"', "seed=0", "model.layers=1"]
     elif {"-m", "job=train"} <= {*arguments} or "experiment=ratio_study" in arguments:
-        arguments += ["mix.share.mnist=0.1,0.9", "seed=0"] if "hydra/sweeper=simplex" not in arguments else []
+        swept = next((each.partition("=")[0] for each in arguments if "mix.share." in each), "mix.share.mnist")
+        arguments += [f"{swept}=0.1,0.9", "seed=0"] if "hydra/sweeper=simplex" not in arguments else []
     ended = call_in_reach(*quick(arguments), "-v")
     assert (ended.code, bool(ended.reports)) == (0, True), ended.err
     real = {"tfds", "procedural", "image_folder"}
