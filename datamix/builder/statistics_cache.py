@@ -78,16 +78,22 @@ class KeptStatistics:
             try:
                 self._work({i: pieces[i] for i in range(part, count, parts) if self._piece(i) is None}, progress)
             except FileNotFoundError:
-                if (kept := self.read()) is None:  # otherwise, jobs with another number of parts were done first
+                if (kept := self._completed()) is None:  # otherwise, jobs with another number of parts were done first
                     raise
                 return kept
             done = [each for i in range(count) if (each := self._piece(i)) is not None]
             if len(done) < count:
-                return self.read()  # another part may have merged all pieces meanwhile
+                return self._completed()  # another part may have merged all pieces meanwhile
             statistics = self._merged(list(zip(done, map(len, pieces), strict=True)))
             self.place.load(lambda: ({}, {"statistics": to_json(statistics)}))
             shutil.rmtree(self._directory, ignore_errors=True)
             return statistics
+
+    def _completed(self) -> Mapping[str, LeafStatistics] | None:
+        """The statistics that another process has completed; pieces that this one has added since are removed."""
+        if (kept := self.read()) is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        return kept
 
     @cached_property
     def place(self) -> CachePlace:
