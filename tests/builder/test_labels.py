@@ -35,6 +35,7 @@ def labels_of(pipeline: datamix.Pipeline, source: int) -> np.ndarray:
     return np.concatenate([batch["label"][batch["source_id"] == source] for batch in pipeline])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbering", ["union", "keep"])
 @pytest.mark.parametrize("other", ["bool", "uint8", "int16", "uint32", "uint64", "float16", "float32", "float64"])
 def test_whole_numbers_of_any_dtype_are_classes(other: str, numbering: str) -> None:

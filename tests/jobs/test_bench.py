@@ -7,6 +7,7 @@ import re
 import pytest
 
 
+@pytest.mark.slow
 def test_a_bench_says_how_fast_the_mix_is_and_where_the_time_goes(call_datamix, tmp_path):
     mix = ["source=mnist+digits", "source.digits.split=train[:100]", "stop=forever", "batch.size=64"]
     resize = "operators=[{resize:{height:20,width:20}}]"

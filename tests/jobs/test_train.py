@@ -58,6 +58,7 @@ def test_it_prints_and_writes_what_it_found(train, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_has_left_is_not_kept_beside_the_report_of_another(train, tmp_path):
     run, names = tmp_path / "run", ("predictions.npz", "curves.png")
     train("train.keep_predictions=true", "hydra.run.dir=run")

@@ -73,22 +73,24 @@ _MIXES = [
     ("mix.weights.b=0.3", "stop=forever", "mix.window=5"),
     ("stop=exhaust_once", "batch.remainder=keep"),
     ("mix=random", "mix.weights.a=3"),
-    ("mix=random", "mix.replacement=true", "stop=all_exhausted"),
-    ("mix=random", "stop=exhaust_once", "batch.remainder=keep"),
     ("mix=round_robin", "mix.granularity=batch", "stop=all_exhausted"),
     ("mix=concat",),
-    ("mix=concat", "stop=forever"),
-    ("mix.granularity=batch", "mix.ratio=3:2:1", "stop=exhaust_once"),
     ("shuffle=false", "stop=forever", "mix.weights.a=0"),
-    ("stop=forever", "stop.samples=300"),
-    ("shuffle=window(7)", "stop=all_exhausted"),
     ("mix.stratify=true", "mix.ratio=5:2:2", "stop=exhaust_once"),
-    ("stop.epochs.b=3", "stop.batches=11"),
     (
         "mix.schedule=[{until:3,ratio:'8:1:1'},{until:9,ramp:cosine,weights:{b:5}},{until:12,share:{c:0.7}}]",
         "stop=exhaust_once",
         "batch.remainder=keep",
     ),
+]
+_SLOW_MIXES = [
+    ("mix=random", "mix.replacement=true", "stop=all_exhausted"),
+    ("mix=random", "stop=exhaust_once", "batch.remainder=keep"),
+    ("mix=concat", "stop=forever"),
+    ("mix.granularity=batch", "mix.ratio=3:2:1", "stop=exhaust_once"),
+    ("stop=forever", "stop.samples=300"),
+    ("shuffle=window(7)", "stop=all_exhausted"),
+    ("stop.epochs.b=3", "stop.batches=11"),
     ("mix=random", "mix.schedule=[{until:4,weights:{a:9}},{weights:{a:0}}]", "stop=all_exhausted"),
 ]
 
@@ -132,7 +134,10 @@ def joined() -> Callable[..., dict[str, np.ndarray]]:
     return _joined
 
 
-@pytest.fixture(params=_MIXES, ids=lambda mix: " ".join(mix) or "default")
+@pytest.fixture(
+    params=[*_MIXES, *(pytest.param(mix, marks=pytest.mark.slow) for mix in _SLOW_MIXES)],
+    ids=lambda mix: " ".join(mix) or "default",
+)
 def mix(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The overrides of one mix of every kind."""
     overrides: tuple[str, ...] = request.param

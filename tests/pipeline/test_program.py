@@ -210,6 +210,7 @@ def test_mixes_of_several_batch_sizes_run_one_look_up(side: int, stop: str) -> N
     assert counts["datamix.pipeline.program.compute_chunk"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle_rows", [False, True])
 @pytest.mark.parametrize("num_batches", [1, 3, 4, 5000, 7900])
 def test_a_span_is_the_batches_and_hardly_more(shuffle_rows: bool, num_batches: int) -> None:

@@ -168,6 +168,7 @@ def test_threads_take_each_batch_once_where_rows_of_a_process_lie_apart() -> Non
     assert [result(process) for process in processes] == ["same", "same"]
 
 
+@pytest.mark.slow
 def test_some_rows_of_a_batch_are_computed_alone(load: Callable[..., datamix.Pipeline]) -> None:
     pipeline = load("stop=forever", "batch.shuffle=true")
     rows = jax.jit(lambda compiled, cursor, first: compiled.next(cursor, rows=(first, 3)))

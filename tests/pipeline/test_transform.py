@@ -22,6 +22,7 @@ def numbers_of(branches: Sequence[Branch]) -> list[jax.Array]:
     return [jnp.uint32(number) for number in range(len(branches))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.9, 0, 0.1, 0), (0, 1, 0, 0), (0.001, 0.998, 0, 0.001)])
 @pytest.mark.parametrize("count", [1, 100, 1000])
 def test_each_branch_works_on_its_own_records_alone(shares: tuple[float, ...], count: int) -> None:

@@ -193,6 +193,7 @@ def test_compiled_programs_call_back(pipelines: Callable[..., tuple[datamix.Pipe
     _assert_equal({leaf: np.asarray(values) for leaf, values in batch.items()}, resident[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "dtype"), [((5,), "uint8"), ((3, 2, 1), "int16"), ((), "int32"), ((3,), "bool"), ((3,), "float32")]
 )

@@ -48,6 +48,7 @@ def raw(shared_data, name):
     return [json.loads(line)["text"] for line in content.decode().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["chunk", "best_fit"])
 @pytest.mark.parametrize("name", CORPORA)
 def test_real_text_of_four_formats_is_in_records_to_the_byte(corpora, shared_data, name, packing):
