@@ -150,14 +150,21 @@ def test_the_launcher_trains_each_job_in_several_processes(run_datamix, tmp_path
     assert (tmp_path / "bad" / "1" / "report.json").is_file()
 
 
-@pytest.mark.slow
-def test_the_launcher_ends_its_processes_and_leaves_the_job_resumable(environment, run_datamix, tmp_path):
+@pytest.fixture
+def training(environment, tmp_path):
+    """The command of a sweep, the directory of its only job, and its launcher, whose processes train."""
     command, job = [*SMALL, *LAUNCHER, "hydra.sweep.dir=sweep"], tmp_path / "sweep" / "0"
     launcher = subprocess.Popen(
         [sys.executable, "-m", "datamix", *command],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: len(lines(job)) >= 2)
+    return command, job, launcher
+
+
+@pytest.mark.slow
+def test_the_launcher_ends_its_processes_and_leaves_the_job_resumable(training, run_datamix, tmp_path):
+    command, job, launcher = training
     launcher.send_signal(signal.SIGTERM)
     _, err = launcher.communicate(timeout=300)
     assert (launcher.returncode, err.splitlines()[-1]) == (143, "terminated")
@@ -173,13 +180,8 @@ def test_the_launcher_ends_its_processes_and_leaves_the_job_resumable(environmen
 
 
 @pytest.mark.slow
-def test_a_job_whose_process_is_killed_goes_on_as_its_error_says(environment, run_datamix, tmp_path):
-    command, job = [*SMALL, *LAUNCHER, "hydra.sweep.dir=sweep"], tmp_path / "sweep" / "0"
-    launcher = subprocess.Popen(
-        [sys.executable, "-m", "datamix", *command],
-        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for(lambda: len(lines(job)) >= 2)
+def test_a_job_whose_process_is_killed_goes_on_as_its_error_says(training, run_datamix, tmp_path):
+    command, job, launcher = training
     tasks = Path(f"/proc/{launcher.pid}/task").glob("*/children")
     os.kill(int([child for task in tasks for child in task.read_text().split()][-1]), signal.SIGKILL)
     last, advice = launcher.communicate(timeout=300)[1].splitlines()[-2:]
