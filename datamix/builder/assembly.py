@@ -336,8 +336,11 @@ def _check_leaves(sources: Sequence[OpenSource]) -> None:
     """Refuse operators on a leaf that a source has by another name."""
     for source in sources:
         for i, each in enumerate(source.operators):
-            leaf = each.settings.get("leaf", "image")
-            if leaf in source.spec or not is_shipped(each) or "leaf" not in registry.settings(each.function):
+            setting = registry.settings(each.function).get("leaf")
+            if setting is None or not is_shipped(each):
+                continue
+            leaf = each.settings.get("leaf", setting.default)
+            if leaf in source.spec:
                 continue
             if mend := source.calling([leaf] if len(source.spec) == 1 else [leaf, "label"]):
                 text = f"{each.operator} takes a leaf {leaf!r}, and {source.name} has {', '.join(source.spec)}"

@@ -300,6 +300,14 @@ def test_leaves_that_operators_name_are_not_renamed(tmp_path: Path) -> None:
         mixes.load()
 
 
+def test_an_operator_takes_the_leaf_that_it_has_by_default(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", scan=SCANS["images"], label=SCANS["labels"])
+    settings = f"_target_: arrays\npath: {tmp_path}/scan.npz\noperators: [{{one_hot: {{num_classes: 3}}}}]\n"
+    mixes = Mixes(tmp_path, scan=settings)
+    mixes.names = ["scan"]
+    assert mixes.load().spec["label"].shape == (3,)
+
+
 @pytest.mark.parametrize("label", ["kind", None])
 def test_an_operator_on_a_column_of_another_name(tmp_path: Path, label: str | None) -> None:
     pandas = pytest.importorskip("pandas")
