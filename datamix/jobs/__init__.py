@@ -1,4 +1,4 @@
-"""The jobs: what can be done with a mix, one module each."""
+"""The jobs that the command line runs on a mix, one module each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure how fast the mix is as it is configured, and where the time goes."""
+"""Measure how fast a configured mix is, and where the time goes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from datamix.report.files import write_report
 from datamix.spec import FlatRows, bytes_of
 
 _MOST_S = 86_400
-_ROUNDS = 5  # of which the median counts; every round measures all things, so that a busy moment meets them all
+_ROUNDS = 5  # the median counts; every round measures all tasks, so that a busy moment affects all of them
 _PATHS: dict[xla.Path, str] = {
     "fast": "fast, with calls of JAX and XLA that are not documented",
     "portable": "portable, as the installed JAX lacks the calls that the fast path takes",
@@ -49,12 +49,18 @@ _PARTS = {
 
 
 def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any]:
-    """Measure a mix for a number of seconds.
+    """Measure the speed of a mix.
+
+    Args:
+      seconds: How long to measure, in seconds; above 0.
 
     Returns:
-      The report, with `bench`: the speed of the loop, in samples and in bytes; the path that it took; the speed of
-      merely filling the same bytes, and the share of it that is reached; nanoseconds a record in each part, each run
-      by itself. Where there is more than one core parts overlap, and their sum may be more than the loop takes.
+      The report. Its `bench` has the speed of the loop in GB/s, the code path, the speed of merely filling the same
+      bytes and the share of it that the loop reaches, and the nanoseconds per record of each part, run by itself. On
+      several cores the parts overlap, and may add up to more than the time of the loop.
+
+    Raises:
+      ConfigError: `seconds` is out of bounds.
     """
     if not 0 < seconds <= _MOST_S:
         raise ConfigError(f"it is above 0, and {_MOST_S:,} or less", key="bench.seconds", value=seconds)
@@ -66,9 +72,9 @@ def run(config: Config, directory: Path, *, seconds: float = 3) -> dict[str, Any
     with contextlib.closing(pipeline.iterator()) as iterator:
         seconds_of = _measured(_tasks(pipeline, iterator), seconds)
     computed, fed = seconds_of["computed"], iterator.metrics()
-    # By itself it writes to new memory each time, which may take longer than all that is computed.
+    # Run by itself, it writes to new memory each time, which may take longer than the whole computation.
     gather = min(seconds_of["gather"], computed)
-    if fed["window_fill"] is None:  # records are looked at where they lie
+    if fed["window_fill"] is None:  # records are used in place, without a read
         seconds_of["read"] = 0.0
     parts = {
         "plan": seconds_of["plan"],
@@ -120,7 +126,7 @@ def _print_fed(out: Console, pipeline: Pipeline, fed: Mapping[str, Any]) -> None
 
 
 def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, Callable[[], object]]]:
-    """The calls that are measured, by name, and how many records each is for."""
+    """The number of records of each call to measure, and the call, by name."""
     compiled, size = pipeline.compiled, pipeline.batch_size
     program = iterator.program
     count, num_located = program.num_steps * size, span_steps(program) * size
@@ -164,7 +170,7 @@ def _tasks(pipeline: Pipeline, iterator: BatchIterator) -> dict[str, tuple[int, 
 
 
 def _by_group(program: Program, chunk: Located) -> dict[int, Located]:
-    """The records of each storage group in a chunk: as many as the mix has."""
+    """The records of a chunk by storage group, so that each group has as many as in the mix."""
     group_of = {source: branch.group for branch in program.branches for source in branch.sources}
     groups = np.array([group_of[source] for source in np.asarray(chunk.source).tolist()])
     return {
@@ -176,7 +182,7 @@ def _by_group(program: Program, chunk: Located) -> dict[int, Located]:
 def _measured(tasks: dict[str, tuple[int, Callable[[], object]]], seconds: float) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _, call in tasks.values():
-        jax.block_until_ready(call())  # compiles
+        jax.block_until_ready(call())  # compile
     for _ in range(_ROUNDS):
         for name, (count, call) in tasks.items():
             begun, calls = time.perf_counter(), 0

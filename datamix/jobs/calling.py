@@ -1,4 +1,4 @@
-"""Jobs run from Python, such as a notebook: each is a command line in a process of its own, whose results are read."""
+"""Run jobs from Python, such as from a notebook: each is a command line in a new process, whose results are read."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from datamix import errors
 
 @dataclass(frozen=True)
 class Ran:
-    """A job, or a sweep, that was run; a notebook shows its figures.
+    """A job or a sweep that was run; a notebook shows its figures.
 
     Attributes:
-      directory: The directory of all that it has written.
-      report: What is in its `report.json`, or in the `sweep.json` of a sweep.
+      directory: The directory of its files.
+      report: The contents of its `report.json`, or of the `sweep.json` of a sweep.
     """
 
     directory: Path
@@ -35,15 +35,15 @@ class Ran:
 
 
 def run(*arguments: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
-    """Run a command line in a process of its own, and print what it prints, but for the mistake that is raised.
+    """Run a command line in a new process, and print its output, except the line of an error that is raised here.
 
     Args:
-      *arguments: As on the command line: "job=plan", "source=mnist+fashion", "-m".
-      directory: The directory for its results; by default a new one in `outputs/`.
+      *arguments: The arguments of the command line, such as "job=plan", "source=mnist+fashion" or "-m".
+      directory: The directory for the results; None for a new one in `outputs/`.
 
     Raises:
-      DatamixError: The command line ends with a mistake; the error is the one that it names.
-      RuntimeError: It ends with another error, which is printed.
+      DatamixError: The command line ended with this error.
+      RuntimeError: The command line ended with another error, which is printed.
     """
     errors.refuse_keywords(keywords)
     for argument in arguments:
@@ -69,22 +69,22 @@ def _new_directory() -> Path:
 
 
 def _printed(command: Sequence[str]) -> tuple[int, errors.DatamixError | None]:
-    """Run a command and print what it prints; returns its code, and the mistake that its last line names.
+    """Run a command and print its output; returns its exit code, and the error that its last line names.
 
-    That line is not printed where the code says that a mistake has ended it.
+    The last line is not printed if the exit code says that the command ended with that error.
     """
     last, mistake = "", None
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if mistake is not None:  # it was not the end
+                if mistake is not None:  # the line was not the last one
                     print(last, end="", flush=True)
                 last, mistake = line, _mistake(line)
                 if mistake is None:
                     print(line, end="", flush=True)
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)  # a notebook interrupts its own process alone
+            process.send_signal(signal.SIGINT)  # a notebook only interrupts its own process
             raise
     if mistake is not None and process.returncode != 2:
         print(last, end="", flush=True)
@@ -102,9 +102,9 @@ def train(*overrides: str, directory: str | Path | None = None, **keywords: Neve
 
 
 def sweep(*overrides: str, directory: str | Path | None = None, **keywords: Never) -> Ran:
-    """Run a job for each of the values that overrides list, such as "mix.share.mnist=0.1,0.5"; see `run`.
+    """Run a job for each combination of the values that overrides list, as in "mix.share.mnist=0.1,0.5"; see `run`.
 
-    The job is `job=train`, unless another one is named.
+    The job is `job=train`, unless an override names another one.
     """
     job = [] if any(override.startswith("job=") for override in overrides) else ["job=train"]
     return run("-m", *job, *overrides, directory=directory, **keywords)

@@ -13,7 +13,10 @@ from datamix.report.files import write_report, write_text
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print the pipeline's tree and write `graph.mmd`; no record is read."""
+    """Print the pipeline's tree and write `graph.mmd`.
+
+    No record is read, except leaves that the plan or the labels depend on.
+    """
     built = build(config)
     out = console_of(built.notes)
     print_notes(out, "Note", built.notes_on_records())

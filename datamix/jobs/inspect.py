@@ -1,4 +1,4 @@
-"""Show which records stand in one batch of a mix, and where they lie."""
+"""Show the records of one batch of a mix, and where they are stored."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.records import class_of, holds_images, label_of, picture, records_table
 
-_MOST_ROWS = 64  # of the table in the terminal; the report has all
+_MOST_ROWS = 64  # in the table of the terminal; the report has all rows
 _IMAGES_A_ROW = 10
 _MOST_IMAGES = 200
-_PLACE_WIDTH = 16  # characters below an image
+_PLACE_WIDTH = 16  # characters in a line of an image's title
 
 
 def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
     """Show the records of a batch.
 
     Args:
-      step: The number of the batch; below 0, from the end.
+      step: The number of the batch; if negative, it counts from the end.
 
     Returns:
       The report, with `step` and `rows`: source, epoch, record, label, class and place of each row.
+
+    Raises:
+      ConfigError: The mix has no such batch.
     """
     built = build(config)
     out = console_of(built.notes)
@@ -53,8 +56,8 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         "label": ["–" if labels[row] is None else f"{labels[row]:.6g} {names[row]}".strip() for row in shown],
         "place": [ends[row] or "–" for row in shown],
     }
-    drawn = holds_images(pipeline.spec)
-    leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if drawn else []))]
+    has_images = holds_images(pipeline.spec)
+    leaves = [leaf for leaf in batch if leaf not in ("label", "source_id", *(["image"] if has_images else []))]
     out.print(records_table(f"Records of batch {step:,}", batch, heads, shown, leaves))
     for line in tokens.documents(out, built.sources, [batch]):
         out.print(line)
@@ -66,14 +69,14 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
         batches=1,
         counts={name: sum(place.source == name for place in places) for name in built.sources},
         records=len(places),
-        figure="inspect.png" if drawn else None,
+        figure="inspect.png" if has_images else None,
     )
     report |= {"notes": notes, "step": step}
     report["rows"] = [
         {"row": row, **vars(place), "label": label, "class": name or None}
         for row, (place, label, name) in enumerate(zip(places, labels, names, strict=True))
     ]
-    if drawn:
+    if has_images:
         image_rows: dict[str, list[tuple[np.ndarray, str, int]]] = {}
         for row, (place, name) in enumerate(list(zip(places, names, strict=True))[:_MOST_IMAGES]):
             title = f"{_short(f'{place.source} {place.record}')}\n{_short(ends[row]) or name}"
@@ -88,7 +91,7 @@ def run(config: Config, directory: Path, *, step: int = 0) -> dict[str, Any]:
 
 
 def _ends(places: Sequence[str]) -> list[str]:
-    """The name of the file and what follows it, after that of its folder where files of several have one name."""
+    """The end of each place, from the file name on; with the folder's name if files in several folders share theirs."""
     folders: dict[str, set[str]] = {}
     for place in places:
         folder, _, name = place.rpartition("/")
@@ -98,5 +101,5 @@ def _ends(places: Sequence[str]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """The end of a name or place, as long as fits above an image."""
+    """The end of a name or place, cut to the width of an image."""
     return text if len(text) <= _PLACE_WIDTH else f"…{text[1 - _PLACE_WIDTH :]}"

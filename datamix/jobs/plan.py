@@ -1,4 +1,4 @@
-"""Say what a mix will do, from the sizes of its sources alone."""
+"""Show what a mix will do, from its plan alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from datamix.report.plan_figure import plot
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print and write what the mix will do; no record is read.
+    """Print and write what the mix will do; no record is read, except leaves that the plan or the labels depend on.
 
     Returns:
-      The report, with `plan`: where each source is exhausted, how long the mix is, and warnings; and with `notes` on
-      how its batches can be divided.
+      The report. Its `plan` has the batch in which each source is exhausted, the length of the mix, and warnings; its
+      `notes` are on records left out, on dividing batches among ranks, and on skipped steps.
     """
     built = build(config)
     out = console_of(built.notes)
@@ -81,7 +81,7 @@ def run(config: Config, directory: Path) -> dict[str, Any]:
 
 
 def _shard_notes(built: Built) -> list[str]:
-    """Whether ranks can be so small that one of them is given a single source for ever."""
+    """The note that a rank with few rows would get the same single source in every batch; empty if none would."""
     size = built.batch_size
     rows = 0 if built.delivery.shuffle_rows else single_source_rows(built.plan, size)
     if not rows:
@@ -91,7 +91,7 @@ def _shard_notes(built: Built) -> list[str]:
 
 
 def _skip_notes(built: Built) -> list[str]:
-    """Which steps are left out."""
+    """The note on the steps that are left out; empty if there are none."""
     if not built.delivery.skip:
         return []
     size, remainder, skip = built.batch_size, built.delivery.remainder, built.delivery.skip

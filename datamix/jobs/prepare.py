@@ -1,4 +1,4 @@
-"""Do ahead what can be done ahead for each source of a mix, so that every start is immediate."""
+"""Prepare each source of a mix, so that later runs start at once."""
 
 from __future__ import annotations
 
@@ -33,24 +33,27 @@ def run(
     tokenizer: str | None = None,
     vocab_size: int = 8192,
 ) -> dict[str, Any]:
-    """Download, decode, index and tokenise what each source and its test split lack, and complete their statistics.
+    """Download, decode, index and tokenise each source and its test split where needed, and complete their statistics.
 
-    What is done is kept; a job that was ended is run again to go on.
+    Finished work is kept: if the job is interrupted, running it again continues.
 
     Args:
-      parts: How many jobs divide the work, each with another `part`.
-      part: Which of them this one is, from 0 on.
-      tokenizer: The file for a tokenizer that is trained on the text of the mix, in its ratio; None to train none.
-      vocab_size: How many tokens it has.
+      parts: The number of jobs that divide the work, each with another `part`.
+      part: The number of this job among them, counted from 0.
+      tokenizer: The file to write a tokenizer to, which is trained on the text of the mix in its ratio; None for none.
+      vocab_size: The number of tokens of that tokenizer.
 
     Returns:
       The report, with `prepared`: a row for each source and split.
+
+    Raises:
+      ConfigError: A setting is wrong, or the cache cannot be written.
     """
     if parts < 1:
         raise ConfigError("it is 1 or more", key="job.parts", value=parts)
     if not 0 <= part < parts:
         raise ConfigError(f"it is 0 or more, and less than job.parts, {parts}", key="job.part", value=part)
-    built = build(config)  # a mistake in the mix comes before the hours of work
+    built = build(config)  # report a mistake in the mix before hours of work
     out = console_of(built.notes)
     rows, notes = [], built.notes_on_records()
     if tokenizer is not None:
@@ -58,17 +61,17 @@ def run(
         notes.append(f"{trained} is trained on this mix; source.NAME.tokenizer={trained} of every source takes it.")
     statistics: dict[str, Mapping[str, LeafStatistics]] = {}
     for source in _with_test_splits(built, notes):
-        row, known = _prepare(source, built.locations, part, parts)
+        row, source_statistics = _prepare(source, built.locations, part, parts)
         rows.append(row)
-        if known is not None:
-            statistics.setdefault(source.name, known)
+        if source_statistics is not None:
+            statistics.setdefault(source.name, source_statistics)
         elif parts > 1:
             notes.append(of_source(source.name, "other parts are missing; the last one joins all."))
     if part == 0:
-        built = built.completed(all_counts=True)  # labels that have to be read are kept as well
+        built = built.completed(all_counts=True)  # this caches the labels that must be read, too
     print_notes(out, "Note", notes)
     columns = ["source", "split", "records", "MB", "seconds", "statistics"]
-    shown = [
+    cells = [
         (
             row["source"],
             row["split"],
@@ -79,7 +82,7 @@ def run(
         )
         for row in rows
     ]
-    out.print(table("Prepared", columns, shown))
+    out.print(table("Prepared", columns, cells))
     report = report_of_whole_mix(built, built.spec(), statistics if len(statistics) == len(built.sources) else None)
     report |= {"notes": notes, "prepared": rows, "cache": str(cache_directory(config.cache_dir))}
     out.print(f"Cache: {report['cache']}\nReport: {write_report(directory, report)}")
@@ -87,7 +90,7 @@ def run(
 
 
 def _with_test_splits(built: Built, notes: list[str]) -> Iterator[SourceConfig]:
-    """Each source of a mix, and the records that a model is tested on."""
+    """Each source of a mix, and after it the split that a model is tested on; notes say where there is none."""
     for source in built.config.sources:
         yield source
         try:
@@ -103,7 +106,7 @@ def _with_test_splits(built: Built, notes: list[str]) -> Iterator[SourceConfig]:
 def _prepare(
     config: SourceConfig, locations: Locations, part: int, parts: int
 ) -> tuple[dict[str, Any], Mapping[str, LeafStatistics] | None]:
-    """Prepare one source; returns its row, and its statistics unless other parts are missing."""
+    """Prepare one source; returns its row, and its statistics, or None while other parts are missing."""
     begun = time.perf_counter()
     source = open_source(config, locations)
     split = config.settings.get("split") or "train"
@@ -123,7 +126,7 @@ def _prepare(
             raise
         text = f"{error.filename} cannot be written: {error.strerror}"
         raise ConfigError(text, key="data.cache", value=str(kept.path.parent)) from error
-    known = source.statistics()
+    statistics = source.statistics()
     row = {
         "source": config.name,
         "split": split,
@@ -132,4 +135,4 @@ def _prepare(
         "seconds": time.perf_counter() - begun,
         "statistics": how,
     }
-    return row, known
+    return row, statistics

@@ -1,4 +1,4 @@
-"""Look at a mix: tables, its first batches, a figure of its records, how fast it is."""
+"""Look at a mix: tables, its first batches, a figure of its records, and its speed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,21 @@ from datamix.spec import Batch
 
 _MOST_BATCHES = 10_000
 _MEASURE_S = 0.1
-_LABELS_OF = 2**14  # records whose labels are looked at
-_LABELS_READ = 2**9  # of them, where each is read for it
-_FIRST_RECORDS = 10  # shown where records hold no images
+_LABELS_OF = 2**14  # records of a source whose labels are examined, if it is on the device
+_LABELS_READ = 2**9  # the same for a source on the host, each record of which must be read
+_FIRST_RECORDS = 10  # records that are shown if they hold no images
 
 
 def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]:
-    """Preview a mix: so many of its first batches, or all where it ends before."""
-    if not 1 <= batches <= _MOST_BATCHES:  # all are held at once
+    """Preview a mix by its first batches.
+
+    Args:
+      batches: The number of batches; fewer if the mix ends before.
+
+    Raises:
+      ConfigError: `batches` is out of bounds, or the mix has no leaf `source_id`.
+    """
+    if not 1 <= batches <= _MOST_BATCHES:  # all are in memory at once
         raise ConfigError(f"it is 1 or more, and {_MOST_BATCHES:,} or less", key="job.batches", value=batches)
     built = build(config)
     out = console_of(built.notes)
@@ -42,10 +49,10 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     if "source_id" not in pipeline.spec:
         raise ConfigError("an operator drops or renames the leaf source_id, by which a mix is shown", key="operators")
 
-    seen: list[Batch] = list(islice(pipeline, batches))
-    source_id = np.concatenate([batch["source_id"] for batch in seen])
+    first_batches: list[Batch] = list(islice(pipeline, batches))
+    source_id = np.concatenate([batch["source_id"] for batch in first_batches])
     counts = {name: int((source_id == i).sum()) for i, name in enumerate(names)}
-    labels = _label_ranges(names, pipeline, seen)
+    labels = _label_ranges(names, pipeline, first_batches)
     rate = _records_per_s(pipeline)
 
     notes = [*built.plan.drawn(), *built.notes_on(pipeline)]
@@ -54,30 +61,30 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     out.print(_leaves_table(pipeline.statistics))
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
     out.print(f"Each batch: {config.batch_size} × {shown}")
-    for i, batch in enumerate(seen):
+    for i, batch in enumerate(first_batches):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         has_labels = "label" in batch and batch["label"].ndim == 1
         leaf = next((leaf for leaf in ("image", "tokens") if leaf in batch), next(iter(batch)))
         shape = f"{leaf} {batch[leaf].dtype} {list(batch[leaf].shape)}"
         first = f"  labels {' '.join(f'{label:.6g}' for label in batch['label'][:8])} …" if has_labels else ""
         out.print(f"batch {i:>3}  {shape}{first}  {by_source}")
-    for line in (documents := [*tokens.documents(out, built.sources, seen)]):
+    for line in (documents := [*tokens.documents(out, built.sources, first_batches)]):
         out.print(line)
     if not documents and not holds_images(pipeline.spec):
-        rows = range(min(_FIRST_RECORDS, len(seen[0]["source_id"])))
-        of_source = {"source": [names[seen[0]["source_id"][row]] for row in rows]}
-        leaves = [leaf for leaf in seen[0] if leaf != "source_id"]
-        out.print(records_table("First records", seen[0], of_source, rows, leaves))
+        rows = range(min(_FIRST_RECORDS, len(first_batches[0]["source_id"])))
+        of_source = {"source": [names[first_batches[0]["source_id"][row]] for row in rows]}
+        leaves = [leaf for leaf in first_batches[0] if leaf != "source_id"]
+        out.print(records_table("First records", first_batches[0], of_source, rows, leaves))
     total = len(source_id)
     report = report_of_pipeline(
         built,
         pipeline,
-        batches=len(seen),
+        batches=len(first_batches),
         counts=counts,
         records=total,
         labels=labels,
         samples_per_s=rate,
-        figure=_draw(directory, built, pipeline, seen),
+        figure=_draw(directory, built, pipeline, first_batches),
     )
     report["notes"] = notes
     mixed = ", ".join(f"{name} {count} ({percent(count / total)})" for name, count in counts.items())
@@ -117,7 +124,7 @@ def _sources_table(built: Built, pipeline: Pipeline, labels: Mapping[str, tuple[
 
 
 def _leaves_table(statistics: Statistics) -> Any:
-    """The values of the leaves, as they are before any operator."""
+    """The table of the values of leaves before any operator."""
 
     def shown(number: float | None) -> str:
         return "–" if number is None else f"{number:.6g}"
@@ -146,7 +153,7 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
         return {}
     ranges = {}
     for i, name in enumerate(names):
-        # Each source by itself, so that a small share or a late first record hides nothing.
+        # Each source alone, so that its labels show even if its share is small or its first record comes late.
         records = _LABELS_OF if pipeline.placements[name] == "device" else _LABELS_READ
         batches = alone(name, pipeline, seen, records)
         if len(labels := np.concatenate([batch["label"][batch["source_id"] == i] for batch in batches])):
@@ -155,7 +162,7 @@ def _label_ranges(names: list[str], pipeline: Pipeline, seen: list[Batch]) -> di
 
 
 def _records_per_s(pipeline: Pipeline) -> float:
-    """The records a second that the loop hands out, once compiled."""
+    """The number of records per second that a loop over batches yields, once compiled."""
     batches, records = chain.from_iterable(repeat(pipeline)), 0
     next(batches)
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Draw a sweep's table, figure and page from the result files of its jobs, or compare sweeps."""
+"""Make the table, figure and page of a sweep from the result files of its jobs, or compare sweeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datamix.sweeps.results import read_sweeps
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Report on the sweeps of `sweep.dir`, into the directory of the sweep where it is one; no source is opened."""
+    """Report on the sweeps of `sweep.dir`; the files of one sweep go to its directory. No source is opened."""
     sweeps = read_sweeps(config.sweep.directories)
     into = next(iter(sweeps)) if len(sweeps) == 1 else directory
     judged: Any = {key: getattr(config.sweep, key) for key in ("metric", "goal", "goal_weights", "num_next")}

@@ -1,4 +1,4 @@
-"""Suggest the best ratio from the finished jobs of sweeps, and the next ones to try."""
+"""Suggest the best ratio and the next ratios to try, from the finished jobs of sweeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from datamix.sweeps.suggesting import SCHEDULED, suggest, weighted
 
 
 def run(config: Config, directory: Path) -> dict[str, Any]:
-    """Print the suggestion of the sweeps of `sweep.dir`; write `suggest.json` and `suggest.png`. It opens nothing."""
+    """Print the suggestion from the sweeps of `sweep.dir`, and write it to `suggest.json` and `suggest.png`.
+
+    The mixture of predictions, if there is one, is written to `mixmin.json`. No source is opened.
+
+    Raises:
+      ConfigError: The results of the sweeps allow no suggestion.
+    """
     sweeps = read_sweeps(config.sweep.directories)
     results = [result for each in sweeps.values() for result in each]
     results, goal = weighted(results, config.sweep.metric, config.sweep.goal, config.sweep.goal_weights)

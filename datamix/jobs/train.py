@@ -1,4 +1,4 @@
-"""Train a model on a mix, and test it on every source's own test split."""
+"""Train a model on a mix, and test it on the test split of each source."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
     """Train and test a model.
 
     Args:
-      trained: The run that a launcher has trained with others, or the mistake that kept it from beginning.
+      config: The checked configuration.
+      directory: The directory of the job.
+      trained: The run that a launcher has trained together with others, or the error that kept it from starting; None
+        to train here.
 
     Returns:
-      The report, with `metrics`: those of what is learnt, of each source by name, their means and the worst;
-      `confusion`: share of a source's test records taken for a class of each source, null where sources share classes
-      or there are none.
+      The report; empty in processes other than the first. Its `metrics` are those of the task for each source, their
+      mean and the worst; its `confusion` is the share of each source's test records that are classified as a class of
+      each source, null if sources share classes or there are none.
+
+    Raises:
+      DatamixError: The run could not start, or ended early.
     """
     with together():
         job = prepare(config, directory) if trained is None else trained
@@ -51,7 +57,7 @@ def run(config: Config, directory: Path, trained: Run | DatamixError | None = No
 
 
 def begin(out: Console, job: Run) -> None:
-    """Print what is trained on what."""
+    """Print which model is trained on which mix."""
     settings = job.settings
     parts = []
     for name, share, asked, differs in _shares(job, job.steps):
@@ -67,7 +73,7 @@ def begin(out: Console, job: Run) -> None:
 
 
 def end(out: Console, job: Run) -> dict[str, Any]:
-    """Print and write the results of a run that is done."""
+    """Print and write the results of a finished run; returns its report."""
     built, settings = job.data.built, job.settings
     names = list(built.sources)
     last = dict(job.metrics.lines[-1])
@@ -151,7 +157,7 @@ def end(out: Console, job: Run) -> dict[str, Any]:
     }
     if settings.keep_predictions:
         write_predictions(job)
-    # What an earlier run has left in the same directory is no part of this one.
+    # Files that an earlier run left in the directory do not belong to this one.
     for name in [NAME] * (not settings.keep_predictions) + ["curves.png"] * (figure is None):
         (job.directory / name).unlink(missing_ok=True)
     if job.config.adapt is not None and job.config.adapt.export is not None:
@@ -164,20 +170,23 @@ def end(out: Console, job: Run) -> dict[str, Any]:
 
 
 def _untrained(job: Run) -> list[str]:
-    """The sources that give no record in all steps of a run."""
+    """The sources that give no record in any step of a run."""
     counts = _counts(job, job.steps)
     return [name for name, count in zip(job.data.pipeline.source_names, counts, strict=True) if not count]
 
 
 def _counts(job: Run, step: int) -> list[int]:
-    """The number of records that each source gives before a step; where weights follow training, before the last."""
+    """The number of records of each source before a step.
+
+    Where weights follow training, it is that of all steps done so far, and 1 before the first.
+    """
     if job.learner.adapt is not None:
         return records_of(job.adapted) if job.adapted else [1] * len(job.data.pipeline.source_names)
     return job.data.pipeline.totals(step).records
 
 
 class _Share(NamedTuple):
-    """The share of a source in what is trained, the share asked for, and whether they differ by more than rounding."""
+    """The actual share of a source, its target share, and whether these differ by more than rounding."""
 
     name: str
     share: float
@@ -186,7 +195,7 @@ class _Share(NamedTuple):
 
 
 def _shares(job: Run, step: int) -> list[_Share]:
-    """The shares of the sources before a step; where weights follow training, what is asked for is how they begin."""
+    """The shares of the sources before a step; where weights follow training, the target is the initial share."""
     plan, position = job.data.pipeline.plan, step * job.config.batch_size
     targets, counts = map(float, plan.targets_until(position)), _counts(job, step)
     amounts = counts if plan.lengths is None else plan.amounts(position)
@@ -214,12 +223,12 @@ def _notes(job: Run) -> list[str]:
         if adapt is None or adapt.max_epochs is None
     ]
     unseen = job.data.built.plan.unseen() if untrained else []
-    left = plan.capped(step * job.config.batch_size)
-    return [*(note for note in job.data.notes if note not in unseen), *untrained, *left, *repeated]
+    capped = plan.capped(step * job.config.batch_size)
+    return [*(note for note in job.data.notes if note not in unseen), *untrained, *capped, *repeated]
 
 
 def _line(job: Run) -> str:
-    if job.metrics.loss is None:  # it was no number before the first line
+    if job.metrics.loss is None:  # the loss became NaN or infinite before the first line
         return ""
     loss = f"loss {job.metrics.loss:.4f}"
     if not job.metrics.lines:
@@ -232,12 +241,12 @@ def _line(job: Run) -> str:
 
 
 def _families(job: Run) -> list[str]:
-    """The families of metrics, that which judges first."""
+    """The families of metrics; the one that judges the task comes first, and the loss last."""
     families = dict.fromkeys(name.partition("/")[0] for name in job.metrics.lines[-1] if "/" in name)
     return sorted(families, key=lambda each: (each != job.data.task.judged_by, each == "loss"))
 
 
 def _shown(value: float | None, family: str) -> str:
-    if value is None:  # of a source, where others have this metric
+    if value is None:  # only other sources have this metric
         return "none"
     return percent(value) if family == "accuracy" else f"{value:.4f}"
