@@ -1,9 +1,10 @@
-"""Training on a mix: models, optimisers, the compiled loop, checkpoints, what is kept of each evaluation.
+"""Train models on a mix: models, optimisers, the compiled loop, checkpoints, and the results of each evaluation.
 
-`runs` is the front: it trains a `learner`, or several as `replicas`, on the records of `data`. A learner has one of
-the `models`, or the `transformer`, one of the `optimizers`, and one of the `tasks`. `parallel` and `processes` divide
-a run. `checkpoints` keep its state, `metrics`, `events` and `predictions` what comes of it, and `weight_history`
-how its weights went; `overlap` counts test records that are trained on, `rare_classes` classes of a single record.
+`runs` is the entry point: it trains a `learner`, or several as `replicas`, on the records of `data`. A learner has one
+of the `models` or the `transformer`, one of the `optimizers` and one of the `tasks`. `parallel` and `processes` divide
+a run among devices and processes. `checkpoints` save its state, `metrics`, `events` and `predictions` its results, and
+`weight_history` its weights; `overlap` counts test records that are trained on, `rare_classes` classes of a single
+record.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checkpoints: all that a run needs to go on as if it had never been stopped, in one atomic step.
+"""Checkpoints: everything that a run needs to continue as if it had not stopped, written in one atomic step.
 
-NumPy writes them, in a twentieth of the time that Orbax takes: of a small model, that is less than a test.
+NumPy writes them, in a twentieth of the time that Orbax takes; for a small model, this is less than the time of a test.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from datamix.errors import StateError, first_line
 from datamix.training.learner import TrainState, is_key
 from datamix.training.processes import has_joined, of_first
 
-_MAX_TO_KEEP = 2  # the one before the last is there should the disk lose the last
-# Changes with what is saved: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file, 4 the
-# settings and the position of the mix, of which the steps may go on otherwise, 5 files that NumPy writes.
+_MAX_TO_KEEP = 2  # the last but one is a backup in case the last is damaged
+# It grows when the contents change: 2 has the learning rate among the optimiser's arrays, 3 a digest of each file, 4
+# the settings and the position of the mix, so that a run can continue under another mix, and 5 is written by NumPy.
 _FORMAT = 5
 _ARRAYS, _FACTS = "state.npz", "facts.json"
-_DIGESTS = "digests.json"  # a checkpoint without it is half written
+_DIGESTS = "digests.json"  # written last; a checkpoint without it is incomplete
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _by_first(method: Method) -> Method:
-    """Let the first of the processes that train together do it for all: their number may be another one each time."""
+    """Run a method in the first process on behalf of all, as a resumed run may have another number of processes."""
 
     @wraps(method)
     def run(*args: Any) -> Any:
@@ -47,18 +47,22 @@ def _by_first(method: Method) -> Method:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `checkpoints/` of its directory; one that is half written does not count."""
+    """The checkpoints of one run, in `checkpoints/` of its directory; incomplete ones are ignored.
+
+    Args:
+      directory: The directory of the run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory.absolute() / "checkpoints"
-        self._whole: set[int] = set()  # the steps whose files have been compared with what was written
+        self._whole: set[int] = set()  # the steps whose files match their digests
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name) for path in self.path.glob("*") if path.name.isdecimal())
 
     @_by_first
     def last(self) -> int | None:
-        """The step of the last checkpoint; None where there is none."""
+        """The step of the last checkpoint; None if there is none. Incomplete ones after it are deleted."""
         for step in reversed(self._steps()):
             if (self.path / str(step) / _DIGESTS).is_file() or self._read_facts(step).get("format") != _FORMAT:
                 return step
@@ -67,42 +71,48 @@ class Checkpoints:
 
     @_by_first
     def save(self, step: int, state: TrainState, facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint; once this returns, it is whole on the disk.
+        """Write a checkpoint; it is complete on the disk when this returns.
+
+        Args:
+          step: The number of steps done.
+          state: The state after these steps.
+          facts: Everything else to keep, in JSON's types.
 
         Raises:
-          OSError: Raised when the checkpoint cannot be written, as on a full disk.
+          OSError: The checkpoint cannot be written, for example because the disk is full.
         """
-        np.savez(arrays := io.BytesIO(), **numbers_of(state))  # type: ignore[arg-type]  # of keywords that it has itself
+        np.savez(arrays := io.BytesIO(), **numbers_of(state))  # type: ignore[arg-type]  # of savez's own keywords
         files = {_ARRAYS: arrays.getvalue(), _FACTS: json.dumps({**facts, "format": _FORMAT}).encode()}
         files[_DIGESTS] = json.dumps({name: _digest(content) for name, content in files.items()}).encode()
         path, part = self.path / str(step), self.path / f".{step}"
         try:
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
             part.mkdir(parents=True)
             for name, content in files.items():
                 with (part / name).open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            # Those from this step on are of a run that goes on with larger batches, and counts less.
+            # Later steps are from before the run was resumed with larger batches, which makes its step smaller.
             self._delete([other for other in self._steps() if other >= step])
             part.rename(path)
-        except OSError as error:  # a full disk does not say which file it was
+        except OSError as error:  # the error of a full disk names no file
             shutil.rmtree(part, ignore_errors=True)
             raise OSError(error.errno, error.strerror, str(path)) from error
         self._delete(self._steps()[:-_MAX_TO_KEEP])
 
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
-            gone = (self.path / str(step)).rename(self.path / f".{step}.deleted")  # at once, should this be killed
+            # Renaming is atomic: a process killed while it deletes leaves no half of a checkpoint.
+            gone = (self.path / str(step)).rename(self.path / f".{step}.deleted")
             shutil.rmtree(gone)
 
     @_by_first
     def facts(self, step: int) -> dict[str, Any]:
-        """The facts that `save` was given.
+        """The facts that were passed to `save`.
 
         Raises:
-          StateError: Raised when the checkpoint is damaged, or of another version of datamix.
+          StateError: The checkpoint is damaged, or has the format of another version of datamix.
         """
         path = self.path / str(step)
         if (path / _DIGESTS).is_file():
@@ -117,12 +127,12 @@ class Checkpoints:
 
     def _read_facts(self, step: int) -> dict[str, Any]:
         path = self.path / str(step)
-        of_orbax = path / "position" / "metadata"  # up to format 4
+        of_orbax = path / "position" / "metadata"  # the facts in formats up to 4, which Orbax wrote
         with self._damage(step):
             return dict(json.loads((of_orbax if of_orbax.is_file() else path / _FACTS).read_bytes()))
 
     def _check(self, step: int) -> None:
-        """Compare every file with what was written, before anything else reads it."""
+        """Compare every file with its digest, before anything else reads it."""
         if step in self._whole:
             return
         path = self.path / str(step)
@@ -135,7 +145,15 @@ class Checkpoints:
         self._whole.add(step)
 
     def state(self, step: int, like: TrainState) -> TrainState:
-        """The state that `save` was given."""
+        """The state that was passed to `save`.
+
+        Args:
+          step: The step of the checkpoint.
+          like: A state of the same structure.
+
+        Raises:
+          StateError: The checkpoint is damaged.
+        """
         states = [like]
         of_first(lambda: states.insert(0, self._read(step, like)))
         return state_of(broadcast_one_to_all(numbers_of(states[0])), like) if has_joined() else states[0]
@@ -164,12 +182,17 @@ def _name(path: Any) -> str:
 
 
 def numbers_of(state: TrainState) -> dict[str, np.ndarray]:
-    """Every array by its name; of random keys, their words."""
+    """The arrays of a state by name; random keys as their key data."""
     return {_name(path): np.asarray(_words(leaf)) for path, leaf in jax.tree.leaves_with_path(state)}
 
 
 def state_of(numbers: Mapping[str, np.ndarray], like: TrainState) -> TrainState:
-    """The state whose `numbers_of` these are, with the structure of another."""
+    """The inverse of `numbers_of`.
+
+    Args:
+      numbers: The arrays by name.
+      like: A state of the same structure.
+    """
     leaves, structure = jax.tree.flatten_with_path(like)
     state: TrainState = jax.tree.unflatten(structure, [_typed(numbers[_name(path)], leaf) for path, leaf in leaves])
     return state
@@ -184,7 +207,7 @@ def _words(leaf: jax.Array) -> jax.Array:
 
 
 def _typed(numbers: np.ndarray, like: jax.Array) -> jax.Array:
-    if numbers.dtype.kind == "V" and not is_key(like):  # NumPy's files have no name for bfloat16
+    if numbers.dtype.kind == "V" and not is_key(like):  # NumPy's files store bfloat16 as raw bytes
         numbers = np.asarray(numbers).view(like.dtype)
     array = jnp.asarray(numbers)
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like)) if is_key(like) else array

@@ -1,4 +1,4 @@
-"""The data of a training job: the mix to train on, and every source's own test records."""
+"""The data of a training job: the mix to train on, and the test records of each source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from datamix.training.tasks.classification import Classification
 from datamix.training.tasks.language import Language
 from datamix.training.tasks.regression import Regression
 
-_MEASURED = 4096  # records of the mix, of which mean and deviation are taken
+_MEASURED = 4096  # records of the mix, over which mean and deviation are computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,17 @@ class Data:
     """The data that a model is trained and tested on.
 
     Attributes:
-      held_out: The test records, as what the compiled test takes.
+      built: The mix to train on.
+      test_mix: The test records of all sources, as a mix.
+      pipeline: The pipeline of `built`.
+      test_pipeline: The pipeline of `test_mix`.
+      held_out: The test records, as the argument of the compiled test.
       num_test_records: The number of test records of each source.
-      task: What there is to learn.
-      disjoint_classes: Whether there are classes, and every one belongs to one source.
-      overlaps: The notes on records that come several times, see `notes_on_overlaps`.
-      rare_classes: The notes on classes of a single record, see `notes_on_rare_classes`.
-      not_compared: The sources of which that is not known, as all records would have to be read for it.
+      task: What the model learns.
+      disjoint_classes: Whether there are classes, and no two sources share one.
+      overlaps: The notes on repeated records; see `notes_on_overlaps`.
+      rare_classes: The notes on classes of a single record; see `notes_on_rare_classes`.
+      not_compared: The sources that both kinds of notes leave out, as these would have to read all their records.
     """
 
     built: Built
@@ -57,24 +61,24 @@ class Data:
 
     @property
     def notes(self) -> list[str]:
-        """The notes on the records, before a model is trained on them; a sentence each."""
+        """The notes on the records to train and test on, one sentence each."""
         of_tests = notes_on_values(self.test_mix.sources, self.test_pipeline.statistics, self.test_mix.labels)
         unknown = (
             "whether test records equal records to train on is not known; they are read as they are needed, and not "
             "compared."
         )
-        seen = [*self.rare_classes, *self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
-        seen += [f"test records of {note}" for note in of_tests]
+        notes = [*self.rare_classes, *self.overlaps, *(of_source(name, unknown) for name in self.not_compared)]
+        notes += [f"test records of {note}" for note in of_tests]
         if isinstance(self.task, Language) and not np.asarray(self.held_out.known).any():
-            seen.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
+            notes.append("bits per byte are not told, as nobody knows the text of tokens: set source.NAME.tokenizer.")
         if isinstance(self.task, Regression):
             text = "its test labels are all the same, so that it has no r2, and does not count in r2/mean and r2/worst."
             variances = zip(self.num_test_records, np.asarray(self.held_out.known), strict=True)
-            seen += [of_source(name, text) for name, variance in variances if variance == 0]
-        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *seen]
+            notes += [of_source(name, text) for name, variance in variances if variance == 0]
+        return [*self.built.plan.drawn(), *self.built.notes_on(self.pipeline), *notes]
 
     def broken(self) -> str:
-        """The values of which no loss can be computed, such as NaN, by source; empty if nothing."""
+        """The values of each source for which the loss is not finite, such as NaN; empty if there are none."""
         kinds = {
             (words, name): what_is_broken(leaves[leaf])
             for name, leaves in self.pipeline.statistics.items()
@@ -84,7 +88,7 @@ class Data:
         return "; ".join(f"the {words} of {name} hold {broken}" for (words, name), broken in kinds.items() if broken)
 
     def mend(self) -> str:
-        """What to do about `broken`."""
+        """The advice on how to fix the values that `broken` names."""
         settings = [
             source.choice("without_features", "drop")
             for name, source in self.built.sources.items()
@@ -96,7 +100,7 @@ class Data:
         return f"set {' '.join(settings)}, or {other.partition(',')[0]}" if settings else other
 
     def moments(self) -> Moments:
-        """Mean and deviation of what is standardised, over the first records of the mix."""
+        """The mean and deviation of each leaf that the task standardises, over the first records of the mix."""
         if not self.task.standardized:
             return []
         size, length = self.pipeline.batch_size, self.pipeline.plan.length
@@ -111,17 +115,26 @@ class Data:
 
     @property
     def num_test_batches(self) -> int:
+        """The number of batches that hold all test records."""
         return -(-sum(self.num_test_records.values()) // self.task.test_batch)
 
 
 def open_data(config: Config, like: Data | None = None) -> Data:
-    """Read the mix and its test records, or share those of a run that differs in weights and seeds alone."""
+    """Read the mix to train on and its test records.
+
+    Args:
+      config: The configuration of a job that trains.
+      like: The data of a run that only differs in weights and seeds, whose records are shared; None to read them.
+
+    Raises:
+      DatamixError: A source cannot be opened, or a model cannot be trained or tested on the records.
+    """
     built = _built(config)
     task_of = choose(built)
     if like is not None:
         built = built.completed(all_counts=True)
         return replace(like, built=built, pipeline=built.pipeline(like.pipeline.reader, like.pipeline.statistics))
-    opened = [held_out(source, built.locations) for source in config.sources]  # before anything is read
+    opened = [held_out(source, built.locations) for source in config.sources]  # fails before anything is read
     built = built.completed(all_counts=True)
     task = task_of(built)
     test_mix = viewed(built, opened, batch_size=task.test_batch)
@@ -160,7 +173,7 @@ def open_data(config: Config, like: Data | None = None) -> Data:
 
 
 def _built(config: Config) -> Built:
-    """The mix to train on, of as many tokens as training is to last."""
+    """Build the mix to train on; it ends after `train.tokens` if that is set."""
     if config.train is None or config.train.tokens is None:
         return build(config)
     try:
@@ -173,8 +186,8 @@ def _built(config: Config) -> Built:
 
 
 def _check_specs(built: Built, test_mix: Assembly) -> None:
-    """Refuse test records that look otherwise than those to train on."""
-    unneeded = {"loss_weight"} if built.loss_weight else set()  # by tests
+    """Refuse test records whose leaves differ in shape or dtype from those to train on."""
+    unneeded = {"loss_weight"} if built.loss_weight else set()  # tests do not use it
     tested, trained = test_mix.spec(), built.spec()
     needed = (trained.keys() | tested.keys()) - unneeded
     if differing := sorted(leaf for leaf in needed if tested.get(leaf) != trained.get(leaf)):
@@ -184,7 +197,7 @@ def _check_specs(built: Built, test_mix: Assembly) -> None:
 
 
 def _check_labels(test_pipeline: Pipeline, num_test_records: Mapping[str, int]) -> None:
-    """Refuse a source of whose test records none has a class."""
+    """Refuse a source whose test records all lack a class."""
     for name, count in num_test_records.items():
         statistic = test_pipeline.statistics[name].get("label")
         if statistic is not None and statistic.num_unlabelled(count) >= count:
@@ -196,7 +209,7 @@ def _check_labels(test_pipeline: Pipeline, num_test_records: Mapping[str, int]) 
 
 
 def _check_tokens(pipeline: Pipeline, num_tokens: int) -> None:
-    """Refuse tokens that the mix does not have."""
+    """Refuse a source with tokens outside the mix's vocabulary."""
     for name, leaves in pipeline.statistics.items():
         least, most = (getattr(leaves.get("tokens"), bound, None) or 0 for bound in ("min", "max"))
         if least < 0 or most >= num_tokens:
@@ -205,17 +218,17 @@ def _check_tokens(pipeline: Pipeline, num_tokens: int) -> None:
 
 
 def _label_variances(pipeline: Pipeline, num_records: Mapping[str, int]) -> np.ndarray:
-    """The variance of the test labels of each source about their own mean, float32 [num_sources].
+    """The variance of the test labels of each source about the source's mean, float32 [num_sources].
 
-    It is computed in float64: sums in float32 lose it where labels are far from 0 or from those of other sources.
+    It is computed in float64: sums in float32 are too coarse if labels are far from 0 or from those of other sources.
     """
     total = sum(num_records.values())
-    batches = islice(pipeline.iterator(), -(-total // pipeline.batch_size))  # the last one goes on past the end
-    # Copies, as a view of a batch keeps its other leaves.
+    batches = islice(pipeline.iterator(), -(-total // pipeline.batch_size))  # the last one extends past the end
+    # Copies, as a view would keep the other leaves of its batch in memory.
     pairs = [(np.array(batch["label"]), np.array(batch["source_id"])) for batch in batches]
     label, source = (np.concatenate(column)[:total] for column in zip(*pairs, strict=True))
     labels = [np.asarray(label[source == place], np.float64) for place in range(len(num_records))]
-    # The mean of equal numbers may be off by a rounding, which is no variance.
+    # The mean of equal numbers may differ from them by a rounding error, which must not count as variance.
     return np.array([0 if np.ptp(each) == 0 else each.var() for each in labels], np.float32)
 
 
@@ -225,5 +238,5 @@ def _disjoint(built: Built) -> bool:
 
 
 def _resident(built: Assembly, fed: Collection[str]) -> dict[str, OpenSource]:
-    """The sources but those whose records are read as they are needed."""
+    """The sources except `fed`, whose records are read on the host as they are needed."""
     return {name: source for name, source in built.sources.items() if name not in fed}

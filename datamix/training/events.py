@@ -1,7 +1,7 @@
 """TensorBoard's event files.
 
-They are written here because what else writes them imports PyTorch (tensorboardX, 1.9 s) or TensorFlow where they are
-installed. A record is its length, a checksum, a message of protobuf, and a checksum.
+They are written here because the libraries that write them import PyTorch (tensorboardX, 1.9 s) or TensorFlow where
+these are installed. An entry is its length, a checksum, a protobuf message, and another checksum.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _POLYNOMIAL = 0x82F63B78  # of CRC-32C
 
 
 class EventFile:
-    """An event file in a run directory; after `add` returns, what was added is in the file.
+    """An event file in a run directory; `add` returns once its numbers are in the file.
 
     Args:
-      directory: The directory, which TensorBoard is to show.
-      step: The step after which events of earlier files no longer count; 0 for none.
+      directory: The directory that TensorBoard shows.
+      step: The step after which TensorBoard drops the events of earlier files; 0 to keep them all.
     """
 
     def __init__(self, directory: Path, step: int = 0) -> None:
         self._path = directory / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}"
         self._write(_field(3, b"brain.Event:2"))
         if step:
-            self._write(b"\x10" + _varint(step) + _field(7, b"\x08\x01"))  # the beginning of a session
+            self._write(b"\x10" + _varint(step) + _field(7, b"\x08\x01"))  # SessionLog.START
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Add numbers by name."""
+        """Add the numbers of a step, by name."""
         with np.errstate(over="ignore"):  # a perplexity may be too large for 32 bits
             rows = np.asarray([*scalars.values()], "<f4")
         pairs = zip(scalars, rows, strict=True)
@@ -48,11 +48,12 @@ class EventFile:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field of a message of protobuf that holds bytes, a text or another message."""
+    """A length-delimited field of a protobuf message: bytes, a string or another message."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
+    """An integer of 0 or more in protobuf's variable length."""
     parts = []
     while value > 127:
         parts.append(value & 127 | 128)
@@ -61,7 +62,7 @@ def _varint(value: int) -> bytes:
 
 
 def _checksum(content: bytes) -> bytes:
-    """The masked CRC-32C of some bytes."""
+    """The masked CRC-32C of `content`, as TensorFlow's record files have it."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8

@@ -1,7 +1,7 @@
-"""One learner: a model and an optimiser, their state, and the compiled functions that train and test them.
+"""A learner: a model and an optimiser, their state, and the compiled functions that train and test them.
 
-What shapes the code is in a hashable `Learner`; data, plan, state and learning rates are arguments, so that jobs which
-differ in ratio, seed or rate run the same compiled code.
+Everything that determines the compiled code is in a hashable `Learner`; data, plan, state and learning rates are
+arguments, so that jobs that differ in ratio, seed or rate run the same compiled code.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from datamix.training.optimizers import set_rate, with_rate_in_state
 from datamix.training.tasks.base import Sums, Task
 
 Moments: TypeAlias = Sequence[tuple[jax.Array, jax.Array]]
-"""Mean and deviation of what a model takes, and of what it predicts, where these are standardised."""
+"""The mean and deviation of a model's input, and of the number it predicts if it predicts one; empty for none."""
 
 
 class TrainState(NamedTuple):
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
-      params: What is learnt.
-      rest: What else the model keeps: random streams, running means.
+      params: The parameters of the model.
+      rest: The model's other state: random streams, running means.
       optimizer: The state of Optax's optimiser, with the learning rate of the last step.
-      adapt: Where the weights of the mix follow training, the state of that, and the cursor that has them; else None.
+      adapt: The state of the weights that follow training, and the cursor that carries them; None if they do not.
     """
 
     params: Any
@@ -56,14 +56,14 @@ class TrainState(NamedTuple):
 
 
 class Trail(NamedTuple):
-    """What training leaves behind; None what is not there.
+    """The losses, weights and counts of a number of training steps.
 
     Attributes:
       loss: The loss of each step, float32 [steps].
-      weight: The weights of a mix that adapts, in parts of `TOTAL`, int32 [steps, num_sources].
-      records: The number of records of each source in it, [steps, num_sources].
-      sums: Over all steps the summed loss of each source, without weights, and how many things it is a sum over,
-        [2, num_sources].
+      weight: The weights of the mix, in parts of `TOTAL`, int32 [steps, num_sources]; None if they do not follow
+        training.
+      records: The number of records of each source in each step, [steps, num_sources]; None as for `weight`.
+      sums: The unweighted loss of each source summed over all steps, and the number of its terms, [2, num_sources].
     """
 
     loss: Any
@@ -73,17 +73,18 @@ class Trail(NamedTuple):
 
 
 _Learnt: TypeAlias = tuple[TrainState, jax.Array]
-"""The state, and the sums of `Trail` so far."""
+"""The state, and for each source the sums of losses, of their terms and of records so far, [num_sources, 3]."""
 
 
 class HeldOut(NamedTuple):
     """The test records of all sources, one source after the other.
 
     Attributes:
+      compiled: The compiled pipeline of the records.
       cursor: The cursor at the first record.
       num_records: The number of records of all sources.
-      known: What the task must know beforehand: of each class the source to which it belongs, of each token its bytes,
-        of each source, where numbers are predicted, the variance of its test labels.
+      known: The constants of the task: the source of each class for classification, the number of bytes of each token
+        for language, and the variance of each source's test labels for regression.
     """
 
     compiled: Compiled
@@ -94,13 +95,15 @@ class HeldOut(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A model and an optimiser, and what shapes them.
+    """A model, an optimiser and their settings, on which compiled code depends.
 
     Attributes:
       model: The function that makes the model; see `datamix.training.models.model`.
+      model_settings: The keywords of that function.
       optimizer: The function that makes Optax's optimiser for a learning rate; see `datamix.training.optimizers`.
-      task: What it learns.
-      adapt: How the weights of the mix follow training; None where they do not.
+      optimizer_settings: The keywords of that function.
+      task: What the model learns.
+      adapt: How the weights of the mix follow training; None if they do not.
     """
 
     model: Callable[..., nnx.Module]
@@ -124,26 +127,33 @@ class Learner:
 
     @same_draws()
     def create(self, key: jax.Array) -> nnx.Module:
-        """A model with its first parameters."""
+        """A model with initial parameters."""
         return self.model(self.task.shape, self.task.num_outputs, nnx.Rngs(key), **dict(self.model_settings))
 
     def complete(self, key: jax.Array, moments: Moments) -> nnx.Module:
-        """The model that is trained, which is `create`'s, in the task's units."""
+        """The model to train: that of `create`, which also standardises its input and output if there are moments."""
         model = self.create(key)
         return Standardized(model, moments) if moments else model
 
     def transform(self) -> optax.GradientTransformation:
-        """Optax's optimiser, which reads its learning rate from its state."""
+        """Optax's optimiser, with its learning rate read from its state."""
         return with_rate_in_state(self.optimizer, dict(self.optimizer_settings))
 
     @cache  # noqa: B019  # jobs of a sweep have few learners
     def num_parameters(self) -> int:
-        """The number of numbers that are learnt."""
+        """The number of parameters of the model."""
         params = nnx.state(_abstract(self), nnx.Param)
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def check(self, leaves: Mapping[str, LeafSpec]) -> None:
-        """Refuse a model that does not turn records of such leaves into its task's outputs, without computing any."""
+        """Check, without computing any, that the model maps records to outputs of the task's shape.
+
+        Args:
+          leaves: The leaves of the records.
+
+        Raises:
+          ConfigError: The model does not take such records, or its outputs have another shape.
+        """
         self._check(tuple(leaves.items()))
 
     @cache  # noqa: B019  # jobs of a sweep have few learners
@@ -180,7 +190,7 @@ def _fits(axes: str | None, shape: tuple[int, ...]) -> bool:
 
 @cache
 def _abstract(learner: Learner) -> nnx.Module:
-    """The model's structure, without numbers."""
+    """The model with shapes and dtypes in place of arrays."""
     shapes = [learner.task.shape, ()][: len(learner.task.standardized)]
     moments = [(jnp.zeros(shape), jnp.ones(shape)) for shape in shapes]
     model: nnx.Module = nnx.eval_shape(lambda: learner.complete(key_of((0, 0)), moments))
@@ -189,14 +199,14 @@ def _abstract(learner: Learner) -> nnx.Module:
 
 @cache
 def _graph(learner: Learner, *, training: bool) -> Any:
-    """The static part of the model; dropout and its like know whether they train."""
+    """The static part of the model, which tells dropout and similar layers whether they are training."""
     model = nnx.clone(_abstract(learner))
     model.train() if training else model.eval()  # type: ignore[no-untyped-call]
     return _split(model)[0]
 
 
 def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """Structure, parameters, and what else the model keeps."""
+    """The structure, the parameters and the other state of a model."""
     graph, params, *rest = nnx.split(model, nnx.Param, ...)
     return graph, params, rest[0]
 
@@ -217,12 +227,20 @@ def train(
     rates: Float32[jax.Array, " steps"],
     mesh: Mesh | None = None,
 ) -> tuple[Cursor, TrainState, Trail]:
-    """Train on one batch for each rate, the batches being made in the same loop.
+    """Train for one step per learning rate; the same loop makes the batches.
 
-    Over a mesh, each device makes and learns from its own rows of every batch; the state is the same on all of them.
+    Over a mesh, each device makes its rows of every batch and learns from them; the state is the same on all devices.
+
+    Args:
+      learner: The learner.
+      compiled: The compiled pipeline of the mix.
+      cursor: The cursor at the first batch.
+      state: The state before the first step.
+      rates: The learning rate of each step.
+      mesh: The devices; None for one.
 
     Returns:
-      Cursor and state after the last step, and what they leave behind.
+      The cursor and the state after the last step, and the trail of the steps.
     """
     graph, transform, adapt = _graph(learner, training=True), learner.transform(), learner.adapt
     num_sources = len(compiled.plan.size)
@@ -266,21 +284,33 @@ def train(
 
 
 def _on_all(tree: Any, mesh: Mesh | None) -> Any:
-    """What every device of a mesh holds whole."""
+    """The same arrays, replicated on every device of a mesh."""
     return tree if mesh is None else lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def evaluate(
     learner: Learner, data: HeldOut, state: TrainState, num_batches: int, num_sources: int, mesh: Mesh | None = None
 ) -> Sums:
-    """Test a model on the test records of every source, which fill `num_batches`: the task's scores, summed."""
+    """Test a model on the test records of all sources.
+
+    Args:
+      learner: The learner.
+      data: The test records.
+      state: The state of the model.
+      num_batches: The number of batches that hold all test records.
+      num_sources: The number of sources.
+      mesh: The devices; None for one.
+
+    Returns:
+      The task's scores, summed over the records of each source.
+    """
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
     task, size = learner.task, data.compiled.program.batch_size
 
     @jax.jit  # traced once, for the shapes and for the loop
     def scores_of(cursor: Cursor, first: jax.Array) -> tuple[Cursor, Sums]:
         batch, cursor = next_batch(data.compiled, cursor, mesh)
-        # The last batch goes on past the end.
+        # The last batch extends past the last record.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
         source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
         scores = task.scores(model(*task.inputs(batch)), batch, data.known, num_sources)
@@ -306,9 +336,9 @@ def evaluate(
 def losses_of_records(
     learner: Learner, data: HeldOut, state: TrainState, num_batches: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The loss of each test record, how many things it is a sum over, and its source, [num_batches * batch_size] each.
+    """The loss of each test record, the number of terms that it sums, and its source, [num_batches * batch_size] each.
 
-    The last batch goes on past the end.
+    The last batch extends past the last record.
     """
     model = nnx.merge(_graph(learner, training=False), state.params, state.rest, copy=True)
 
@@ -320,7 +350,7 @@ def losses_of_records(
     return losses.reshape(-1), counts.reshape(-1), sources.reshape(-1)
 
 
-# One of each for all jobs of a process: the second job finds what the first one compiled.
+# All jobs of a process share these, so that the second one uses the code that the first one compiled.
 train_jitted = tracing.jit(train, static_argnames=("learner", "mesh"))
 evaluate_jitted = tracing.jit_quickly(evaluate, static_argnames=("learner", "num_batches", "num_sources", "mesh"))
 losses_of_records_jitted = tracing.jit(losses_of_records, static_argnames=("learner", "num_batches"))

@@ -1,4 +1,4 @@
-"""The metrics of a model and its mix while it is trained: lines of `metrics.jsonl`, and TensorBoard's files."""
+"""The metrics of a model and its mix during training: lines of `metrics.jsonl`, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from datamix.report.files import write_text
 from datamix.training.events import EventFile
 
 NAME = "metrics.jsonl"
-_PARTS = 20  # between two tests, of the loss in training
+_PARTS = 20  # points of the loss curve between two lines
 
 Line = dict[str, float]
-"""Step, loss on the batches since the last line, and metrics by name."""
+"""The step, the mean loss of the steps since the last line, and metrics by name."""
 
 
 class MetricsFile:
-    """The lines of one job, in its run directory.
+    """The metrics file of one job, in its run directory.
 
     Attributes:
-      lines: Those of tests, without what they say of the sources in training.
-      losses: The loss in training, by a step, in parts of the steps between two lines.
+      lines: The lines of tests, without the values of the sources in training.
+      losses: The points of the loss curve: a step, and the mean training loss of a few steps around it.
       loss: The loss in the last line; None before there is one.
-      untrained: The test before the first step, for the curves; None where it was not made.
+      untrained: The metrics before the first step, for the curves; None if there was no such test.
     """
 
     untrained: Line | None = None
@@ -37,20 +37,32 @@ class MetricsFile:
     def __init__(
         self, directory: Path, lines: Sequence[Line] = (), step: int = 0, losses: Sequence[tuple[int, float]] = ()
     ) -> None:
-        """Begin a file, or go on after a step with the tests and losses before it, and the other lines of its file."""
+        """Start a file, or continue it.
+
+        Args:
+          directory: The run directory.
+          lines: The lines of tests up to `step`.
+          step: The step to continue from; other lines of an existing file are kept up to it. 0 to start.
+          losses: The points of the loss curve up to `step`.
+        """
         self._path = directory / NAME
         self.lines: list[Line] = list(lines)
         self.losses: list[tuple[int, float]] = list(losses)
         self.loss: float | None = None
         before = {line["step"]: line for line in _whole_lines(self._path) if line["step"] <= step}
-        if not before.keys() >= {line["step"] for line in lines}:  # steps may count other batches now
+        if not before.keys() >= {line["step"] for line in lines}:  # the batch size, and with it the steps, has changed
             before = {}
         before |= {line["step"]: before.get(line["step"], {}) | line for line in lines}
         write_text(self._path, "".join(_encoded(before[step]) for step in sorted(before)))
         self._events = EventFile(directory, step)
 
     def trained(self, steps: np.ndarray, losses: np.ndarray) -> None:
-        """Keep the loss of each step in training as means of a few steps each, for the curves."""
+        """Add the training loss of some steps to the loss curve, averaged over a few steps per point.
+
+        Args:
+          steps: The numbers of the steps, [num_steps].
+          losses: The loss of each step, [num_steps].
+        """
         for part in np.array_split(np.arange(len(losses)), min(len(losses), _PARTS)):
             self.losses.append((int(steps[part[len(part) // 2]]) + 1, float(losses[part].mean())))
 
@@ -61,9 +73,15 @@ class MetricsFile:
         metrics: Mapping[str, float] | None = None,
         sources: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> None:
-        """Keep the loss since the last line, the metrics of a test, and what is known of each source in training.
+        """Add a line, which is strict JSON and on the disk when this returns.
 
-        Once this returns, they are on the disk, as one whole line of strict JSON: it is written in one call.
+        It is written in one call, as a whole.
+
+        Args:
+          step: The number of steps done.
+          loss: The mean loss of the steps since the last line.
+          metrics: The metrics of a test; None for a line without one.
+          sources: The values of each source in training, by name; None where a source has no such value.
         """
         self.loss, line = loss, {"step": step, "loss": loss, **(metrics or {})}
         if metrics is not None:
@@ -78,7 +96,7 @@ class MetricsFile:
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file but those of which only a part was written."""
+    """The lines of a file, without incomplete ones."""
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         with suppress(ValueError):
             line = json.loads(text)

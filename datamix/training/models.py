@@ -1,4 +1,4 @@
-"""Small models of images and features, and the way to add others."""
+"""Small models for images and features, and the decorator that registers others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datamix.errors import ConfigError
 Images: TypeAlias = Float[jax.Array, "batch height width channels"]
 Logits: TypeAlias = Float[jax.Array, "batch num_classes"]
 Takes: TypeAlias = Mapping[str, str]
-"""The axes, as jaxtyping has them, of each leaf that a model may be given."""
+"""The leaves that a model may take, with their axes, named as in jaxtyping."""
 
 _ANY: Takes = {"image": "...", "features": "..."}
 
@@ -27,13 +27,19 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
     """Register a model under its name in snake_case.
 
     It is called with the shape of one image, the number of classes, Flax's random streams and, as keywords, the
-    settings of the model's YAML file; it gives an `nnx.Module` that turns `Images` into `Logits`. In place of images
-    there may be features [batch, features]; where a number is predicted, there is one output. For text it turns
-    tokens, segment ids and positions, int32 [batch, length] each, into logits [batch, length, vocabulary]. A class
-    attribute `takes` may say which of them, so that others are refused in its words; see `Takes`.
+    settings of the model's YAML file; it returns an `nnx.Module` that maps `Images` to `Logits`. Instead of images, it
+    may take features [batch, features]; to predict a number, it has one output. For text it maps tokens, segment ids
+    and positions, int32 [batch, length] each, to logits [batch, length, vocabulary]. A class attribute `takes` may list
+    the leaves that it takes, which the error for any other leaf then names; see `Takes`.
+
+    Args:
+      component: The class of the model, or a function that makes it.
+
+    Returns:
+      The same component.
 
     Raises:
-      RegistryError: Raised when the name is taken.
+      RegistryError: The name is taken.
 
     >>> @model
     ... def average_for_doctest(shape, num_classes, rngs):
@@ -44,7 +50,11 @@ def model(component: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_sizes(**sizes: int | Sequence[int]) -> None:
-    """Refuse settings of a model that are sizes, or lists of them, and not 1 or more."""
+    """Check that sizes among the settings of a model, or lists of them, are 1 or more.
+
+    Raises:
+      ConfigError: A size is below 1.
+    """
     for name, size in sizes.items():
         if min([size] if isinstance(size, int) else size, default=1) < 1:
             text = "it is 1 or more" if isinstance(size, int) else "each is 1 or more"
@@ -52,13 +62,17 @@ def check_sizes(**sizes: int | Sequence[int]) -> None:
 
 
 def check_dropout(dropout: float) -> None:
-    """Refuse a share of values that is none, or leaves nothing."""
+    """Check that a share of values to drop is in [0, 1).
+
+    Raises:
+      ConfigError: It is not.
+    """
     if not 0 <= dropout < 1:
         raise ConfigError("it is 0 or more, and below 1", key="model.dropout", value=dropout)
 
 
 class Linear(nnx.Module):
-    """One layer from pixels to logits.
+    """One linear layer from pixels to logits.
 
     >>> import jax.numpy as jnp
     >>> Linear((28, 28, 1), 20, nnx.Rngs(0))(jnp.zeros((3, 28, 28, 1))).shape
@@ -82,7 +96,7 @@ class Mlp(nnx.Module):
       num_classes: The number of logits.
       rngs: The random streams of parameters and dropout.
       hidden: The width of each hidden layer.
-      dropout: The share of the last hidden layer's values that are left out of a training step.
+      dropout: The share of the last hidden layer's values that a training step drops, in [0, 1).
     """
 
     takes: ClassVar[Takes] = _ANY
@@ -111,10 +125,10 @@ class Mlp(nnx.Module):
 
 
 class Convolution(nnx.Module):
-    """3×3 pixels of all channels to new channels, at every second row and column, so that the image is halved.
+    """A 3×3 convolution with stride 2, which halves the height and width of the image.
 
-    Written as a matrix product over patches: inside a loop, XLA's CPU backend takes ten times as long for its own
-    convolution, and under `vmap`, which makes a grouped one of it, longer still.
+    It is written as a matrix product over patches: inside a loop, XLA's CPU backend takes ten times as long for its own
+    convolution, and still longer under `vmap`, which makes it a grouped one.
 
     Args:
       channels: The number of channels of the image.
@@ -141,7 +155,7 @@ class Cnn(nnx.Module):
       rngs: The random streams of parameters and dropout.
       features: The number of channels after each convolution.
       hidden: The width of the hidden layer.
-      dropout: The share of the hidden layer's values that are left out of a training step.
+      dropout: The share of the hidden layer's values that a training step drops, in [0, 1).
     """
 
     takes: ClassVar[Takes] = {"image": "height width channels"}
@@ -178,7 +192,7 @@ class Prediction(NamedTuple):
 
     Attributes:
       value: The number for each record.
-      scale: The standard deviation of the labels that were trained on.
+      scale: The standard deviation of the training labels.
     """
 
     value: Float[jax.Array, " batch"]
@@ -186,11 +200,11 @@ class Prediction(NamedTuple):
 
 
 class Standardized(nnx.Module):
-    """A model that sees what it takes with mean 0 and deviation 1, and where it predicts a number, that as well.
+    """A model whose input has mean 0 and deviation 1, and so has the number that it predicts, if it predicts one.
 
     Args:
       model: The model.
-      moments: Mean and deviation of what it takes, and of the label where it predicts a number.
+      moments: The mean and deviation of its input, and of the label if it predicts a number.
     """
 
     def __init__(self, model: nnx.Module, moments: Sequence[tuple[jax.Array, jax.Array]]) -> None:

@@ -1,7 +1,7 @@
-"""Optax's optimisers and schedules, by the names that a config may use.
+"""Optax's optimisers and schedules, under the names that a config uses.
 
-An optimiser takes its learning rate as an array, and a schedule here has a peak of 1: the rate of each step is computed
-beforehand and put into the optimiser's state before the step. Another rate or schedule so compiles nothing, jobs that
+An optimiser takes its learning rate as an array, and a schedule has a peak of 1: the rate of each step is computed
+beforehand and put into the optimiser's state before the step. So another rate or schedule compiles nothing, jobs that
 differ in them can run in one program, and every update is the one that Optax makes under that schedule.
 """
 
@@ -27,15 +27,18 @@ def _require(is_within: bool, bounds: str, key: str, value: object) -> None:
 
 
 def _check(*, below_1: Mapping[str, float | None], **others: float) -> None:
-    """Refuse settings of an optimiser that are outside of their bounds.
+    """Check that the settings of an optimiser are within their bounds.
 
     Args:
-      below_1: The shares that are kept of what was before, by name, such as a momentum.
-      others: `eps`, `weight_decay`.
+      below_1: The decay rates by name, such as a momentum, which are in [0, 1).
+      others: `eps`, which is above 0, and `weight_decay`, which is 0 or more.
+
+    Raises:
+      ConfigError: A setting is out of bounds.
     """
     for name, value in below_1.items():
         _require(value is None or 0 <= value < 1, "0 or more, and below 1", name, value)
-    if "eps" in others:  # without it, a gradient of 0 is divided by 0
+    if "eps" in others:  # with 0, a gradient of 0 is divided by 0
         _require(others["eps"] > 0, "above 0", "eps", others["eps"])
     if "weight_decay" in others:
         _require(others["weight_decay"] >= 0, "0 or more", "weight_decay", others["weight_decay"])
@@ -83,14 +86,14 @@ def sgd(learning_rate: Rate, *, momentum: float | None = None, nesterov: bool = 
 def with_rate_in_state(
     optimizer: Callable[..., optax.GradientTransformation], settings: Mapping[str, Any]
 ) -> optax.GradientTransformation:
-    """An optimiser that reads its learning rate from its own state; see `optax.inject_hyperparams`.
+    """Make an optimiser that reads its learning rate from its own state; see `optax.inject_hyperparams`.
 
     Args:
       optimizer: A function from a learning rate and the settings to Optax's optimiser, such as `adam`.
-      settings: Keywords of the function.
+      settings: The keywords of the function.
 
     Returns:
-      The optimiser. `set_rate` puts the rate of the next step into its state, which begins with a rate of 0.
+      The optimiser. `set_rate` puts the rate of the next step into its state; the initial rate is 0.
 
     >>> descent = with_rate_in_state(sgd, {})
     >>> state = set_rate(descent.init(jnp.ones(2)), jnp.float32(0.5))
@@ -110,36 +113,39 @@ def set_rate(state: Any, rate: Rate) -> Any:
 
 
 def rate_of(state: Any) -> float:
-    """The learning rate in the state of an optimiser, which is that of the last step."""
+    """The learning rate in the state of an optimiser, that of the last step."""
     return float(state.hyperparams["learning_rate"])
 
 
 def constant(_steps: int) -> optax.Schedule:
-    """The same rate throughout."""
+    """The rate is the same at all steps."""
     return optax.constant_schedule(1.0)
 
 
 def cosine(steps: int, *, end: float = 0.0) -> optax.Schedule:
-    """The rate falls along half a cosine wave, to a share of itself; see `optax.cosine_decay_schedule`."""
+    """The rate falls along half a cosine wave to the share `end` of itself; see `optax.cosine_decay_schedule`."""
     _require(end >= 0, "0 or more", "schedule.cosine.end", end)
     return optax.cosine_decay_schedule(1.0, steps, end)
 
 
 def exponential(_steps: int, *, every: int, decay: float, staircase: bool = False) -> optax.Schedule:
-    """The rate is multiplied by `decay` each `every` steps; see `optax.exponential_decay`."""
+    """The rate is multiplied by `decay` every `every` steps; see `optax.exponential_decay`."""
     _require(every >= 1, "1 or more", "schedule.exponential.every", every)
     _require(decay > 0, "above 0", "schedule.exponential.decay", decay)
     return optax.exponential_decay(1.0, every, decay, staircase=staircase)
 
 
 def linear(steps: int, *, end: float = 0.0) -> optax.Schedule:
-    """A straight line down to a share of the rate; see `optax.linear_schedule`."""
+    """The rate falls in a straight line to the share `end` of itself; see `optax.linear_schedule`."""
     _require(end >= 0, "0 or more", "schedule.linear.end", end)
     return optax.linear_schedule(1.0, end, steps)
 
 
 def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax.Schedule:
-    """The rate rises in a line for a share of the steps, then `cosine`; see `optax.warmup_cosine_decay_schedule`."""
+    """The rate rises in a line for the share `warmup` of the steps, then falls as under `cosine`.
+
+    See `optax.warmup_cosine_decay_schedule`.
+    """
     key = "schedule.warmup_cosine.warmup"
     _require(0 <= warmup < 1, "a share of the steps, 0 or more and below 1", key, warmup)
     _require(end >= 0, "0 or more", "schedule.warmup_cosine.end", end)
@@ -150,7 +156,7 @@ def warmup_cosine(steps: int, *, warmup: float = 0.1, end: float = 0.0) -> optax
 
 
 def rates(schedule: optax.Schedule, learning_rate: float, steps: int) -> Float32[np.ndarray, " steps"]:
-    """The learning rate of each step.
+    """The learning rate of each step, from a schedule with a peak of 1 and the rate at that peak.
 
     >>> rates(linear(4), 0.1, 4).round(3)
     array([0.1  , 0.075, 0.05 , 0.025], dtype=float32)

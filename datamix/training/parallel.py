@@ -1,4 +1,4 @@
-"""One model over several devices, of one process or of several: each learns from its own rows of every batch."""
+"""Train one model on several devices of one or more processes: each learns from its own rows of every batch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from datamix.training.tasks.base import Sums
 
 
 def mesh_of(batch_size: int, num_devices: int | None = None) -> Mesh | None:
-    """The devices of all processes that train together; None for one device alone.
+    """The mesh of the devices of all processes that train together; None for a single device.
 
     Args:
       batch_size: The number of records of a batch, which are divided among the devices.
-      num_devices: The number of devices of each process; None for the most among whom the batch can be divided equally.
+      num_devices: The number of devices of each process; None for the most among which a batch divides equally.
 
     Raises:
-      ConfigError: There are not so many, or a batch cannot be divided equally.
+      ConfigError: A process has fewer devices, or a batch cannot be divided equally.
     """
     num_processes = jax.process_count()
     most = min(Counter(device.process_index for device in jax.devices()).values())
@@ -44,7 +44,7 @@ def mesh_of(batch_size: int, num_devices: int | None = None) -> Mesh | None:
 
 
 class Parallel(Single):
-    """One model, the same on every device of a mesh; see `datamix.training.learner.train`."""
+    """One model, replicated on every device of a mesh; see `datamix.training.learner.train`."""
 
     def __init__(self, mesh: Mesh, learner: Learner, *of_replicas: Any) -> None:
         super().__init__(learner, *(replicated(each, mesh) for each in of_replicas))

@@ -1,4 +1,4 @@
-"""What a trained model gives the test records: the log-probability of each, in `predictions.npz` of its run."""
+"""The log-probability of each test record under a trained model, in `predictions.npz` of its run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "predictions.npz"
 
 
 def write_predictions(run: Run) -> None:
-    """Keep what the model of a run gives the test records of each source."""
+    """Write the log-probability of the test records of each source under the model of a run."""
     data, names = run.data, list(run.data.num_test_records)
     with failures_named():
         parts = losses_of_records_jitted(run.learner, data.held_out, run.state, data.num_test_batches)
@@ -28,16 +28,18 @@ def write_predictions(run: Run) -> None:
     rows = np.stack([-losses, counts])[:, :total].astype(np.float32)
     by_source = {name: rows[:, sources[:total] == place] for place, name in enumerate(names)}
     with whole_file(run.directory / NAME) as part:
-        np.savez(part, **by_source)  # type: ignore[arg-type]  # of keywords that it has itself
+        np.savez(part, **by_source)  # type: ignore[arg-type]  # of savez's own keywords
 
 
 def read_predictions(directory: Path) -> dict[str, Float32[np.ndarray, "2 records"]] | None:
-    """The log-probability of each test record in nats, and the classes or tokens that it is of, by source.
+    """Read what `write_predictions` has written.
 
-    None where the run has kept none.
+    Returns:
+      The log-probability of each test record in nats, and the number of classes or tokens that it sums, by source;
+      None if the run has kept no predictions.
 
     Raises:
-      DataError: Raised when the file is damaged.
+      DataError: The file is damaged.
     """
     if not (path := directory / NAME).is_file():
         return None

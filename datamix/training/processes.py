@@ -1,7 +1,7 @@
-"""Training on several processes: how they find each other, agree, and end together.
+"""Training in several processes: how they find each other, agree, and end together.
 
-Each runs the same program on the same configuration. What one of them decides by itself, as whether a signal has come
-or what lies on its disk, the others are told. Importing this imports no JAX.
+Each runs the same program on the same configuration. What only one of them knows, such as whether a signal has arrived
+or which files its disk has, it shares with the others. Importing this module does not import JAX.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ from datamix.errors import ConfigError, DatamixError, ResourceError, first_line
 from datamix.fingerprint import changes
 
 LAUNCHED = "DATAMIX_LAUNCHED"
-"""Set for a process that a launcher has started, and that ends when its standard input does."""
+"""The environment variable that is set for a process of a launcher, which ends when its standard input is closed."""
 _COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
-_known_errors: list[DatamixError] = []  # what every process knows already
+_known_errors: list[DatamixError] = []  # the errors that all processes have already exchanged
 
 
 def join(*, distributed: bool) -> None:
-    """Join the other processes, where the setting or `JAX_COORDINATOR_ADDRESS` in the environment asks for it.
+    """Join the other processes if `train.distributed` or `JAX_COORDINATOR_ADDRESS` in the environment asks for it.
+
+    Args:
+      distributed: The setting `train.distributed`.
 
     Raises:
-      ConfigError: Neither the environment nor a cluster that JAX knows says which they are.
-      ResourceError: They have not come.
+      ConfigError: Neither the environment nor a cluster that JAX knows names the processes.
+      ResourceError: The other processes have not joined.
     """
     if not is_asked(distributed=distributed):
         return
@@ -46,7 +49,7 @@ def join(*, distributed: bool) -> None:
 
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_end_with_launcher, daemon=True).start()
-        xla.logger_of("distributed").setLevel("ERROR")  # of proxies, which nothing here goes through
+        xla.logger_of("distributed").setLevel("ERROR")  # hides warnings about proxies, which are not used here
     numbers = {name: os.environ[name] for name in (_COUNT, _RANK) if name in os.environ}
     if bad := [name for name, value in numbers.items() if not value.isdecimal()]:
         raise ConfigError("it is a whole number", key=bad[0], value=numbers[bad[0]])
@@ -64,33 +67,33 @@ def join(*, distributed: bool) -> None:
         mend = f"; {proxies[0]} is set: keep what is inside the cluster from it with no_grpc_proxy" if proxies else ""
         raise ResourceError(f"the processes have not found each other: {first_line(error)[:200]}{mend}.") from error
     finally:
-        signal.signal(signal.SIGTERM, on_signal)  # JAX takes it for itself
+        signal.signal(signal.SIGTERM, on_signal)  # JAX has replaced the handler
 
 
 def is_asked(*, distributed: bool) -> bool:
-    """Whether this process is to train with others; see `join`."""
+    """Whether this process should train with others; see `join`."""
     return distributed or _COORDINATOR in os.environ
 
 
 def _end_with_launcher() -> None:
-    os.read(0, 1)  # until its other end is closed; `sys.stdin` would be locked when Python ends
+    os.read(0, 1)  # returns when the other end is closed; `sys.stdin` would be locked when Python exits
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def has_joined() -> bool:
-    """Whether this process is one of several."""
+    """Whether this process is one of several that train together."""
     jax: Any = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process is the only one, or the one that shows and writes what all of them do."""
+    """Whether this process is the only one, or the one of several that prints and writes the results."""
     return not has_joined() or sys.modules["jax"].process_index() == 0
 
 
 @contextmanager
 def hidden(config: DictConfig) -> Iterator[None]:
-    """Keep what a process other than the first prints and writes out of sight."""
+    """Discard the output and the files of a process other than the first."""
     with tempfile.TemporaryDirectory(prefix="datamix-") as directory:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         config.hydra.run.dir = directory
@@ -99,7 +102,7 @@ def hidden(config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def leaving() -> Iterator[None]:
-    """End a process that ends badly at once: otherwise JAX would wait for the others, and they wait for this one."""
+    """Exit at once if the block raises: otherwise JAX would wait for the other processes, and these for this one."""
     try:
         yield
     except BaseException as ending:
@@ -113,10 +116,16 @@ def leaving() -> Iterator[None]:
 
 
 def agreed(make: Callable[[], Any]) -> list[Any]:
-    """What each process makes, in JSON's types, in all of them; a mistake in one ends all, and the first tells it.
+    """Share the values of all processes with each of them; an error in one ends all, and the first reports it.
+
+    Args:
+      make: The function that makes the value of this process, in JSON's types.
+
+    Returns:
+      The value of each process.
 
     Raises:
-      DatamixError: It could not be made, here or elsewhere.
+      DatamixError: `make` has failed, here or in another process.
     """
     if not has_joined():
         return [make()]
@@ -140,13 +149,13 @@ def agreed(make: Callable[[], Any]) -> list[Any]:
 
 
 def of_first(make: Callable[[], Any]) -> Any:
-    """What the first process makes, in JSON's types, in all of them; see `agreed`."""
+    """Share the value of the first process, in JSON's types, with all of them; see `agreed`."""
     return agreed(lambda: make() if is_first() else None)[0]
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Do something in all processes, none of which goes on unless all have done it; see `agreed`."""
+    """Run the block in all processes; none continues after it until all have finished it, see `agreed`."""
     try:
         yield
     except DatamixError as error:
@@ -159,10 +168,13 @@ def _raise(error: DatamixError) -> NoReturn:
 
 
 def check_alike(identity: Mapping[str, object]) -> None:
-    """Refuse processes that would train differently.
+    """Check that all processes would train in the same way.
+
+    Args:
+      identity: The settings and digests of the records of this process, by key.
 
     Raises:
-      ConfigError: Another process has other settings or records.
+      ConfigError: The settings or records of a process differ from those of the first.
     """
     answers = agreed(lambda: identity)
     with together():
@@ -173,7 +185,7 @@ def check_alike(identity: Mapping[str, object]) -> None:
 
 
 def _gathered(text: str) -> list[str]:
-    """The text of each process, in all of them."""
+    """Share the texts of all processes with each of them."""
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
@@ -184,6 +196,6 @@ def _gathered(text: str) -> list[str]:
 
 
 def lost(error: Exception) -> ResourceError:
-    """The error that stands for one of JAX's, where another process has ended."""
+    """The error to show for JAX's `error`, which it raises when another process has ended."""
     text = f"another of the processes that train together has ended, or cannot be reached ({first_line(error)[:200]})"
     return ResourceError(f"{text}; train.resume=true goes on from the last checkpoint.")

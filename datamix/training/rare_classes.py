@@ -1,4 +1,4 @@
-"""Classes of which hardly a record is there to learn from, as where a column of names or numbers is the target."""
+"""Classes with too few records to learn from, as when a column of names or numbers is the target."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from datamix.errors import of_source
 
 
 def notes_on_rare_classes(training: Mapping[str, OpenSource], num_classes: Mapping[str, int | None]) -> list[str]:
-    """The notes on sources of which most classes have a single record to train on."""
+    """The notes on sources most of whose classes have a single record to train on.
+
+    Args:
+      training: The sources to train on, by name.
+      num_classes: The number of classes of each source; None if it is not known.
+    """
     notes = []
     for name, source in training.items():
-        label = source.spec.get("label")  # none where operators make it
-        # With two records a class or more, enough of them can be learnt; labels are read only where there are fewer.
+        label = source.spec.get("label")  # None if operators make it
+        # With two records per class or more, enough classes can be learnt; only with fewer are the labels read.
         if label is None or label.shape or source.num_records >= 2 * (num_classes[name] or 0):
             continue
         labels = source.read()["label"]

@@ -1,4 +1,4 @@
-"""Several runs of one learner at once: each is a replica with a plan, a state and learning rates of its own."""
+"""Several runs of one learner at once: each is a replica with its own plan, state and learning rates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ PerStep: TypeAlias = Float32[np.ndarray, "num_replicas steps"]
 
 
 class Single:
-    """One model; `Threaded` and `Vmapped` have the same methods for several."""
+    """One model; `Threaded` and `Vmapped` have the same methods for several.
+
+    Args:
+      learner: The learner.
+      compiled: The compiled pipeline of each replica.
+      cursors: The cursor of each replica at its first batch.
+      states: The state of each replica before its first step.
+    """
 
     _mesh: Mesh | None = None
 
@@ -45,14 +52,21 @@ class Single:
         self._learner = learner
 
     def train(self, rates: PerStep) -> list[Trail]:
-        """Train each replica on one batch for each of its learning rates."""
+        """Train each replica for one step per learning rate.
+
+        Args:
+          rates: The learning rates, float32 [num_replicas, steps].
+
+        Returns:
+          The trail of each replica.
+        """
         self._cursor, self._state, trail = train_jitted(
             self._learner, self._compiled, self._cursor, self._state, rates[0], mesh=self._mesh
         )
         return [jax.device_get(trail)]
 
     def seek(self, cursors: Sequence[Cursor]) -> None:
-        """Go on with the batch at each replica's cursor."""
+        """Continue with the batch at each replica's cursor."""
         (self._cursor,) = cursors
 
     def scores(self, data: HeldOut, num_batches: int, num_sources: int) -> list[Sums]:
@@ -65,15 +79,15 @@ class Single:
         return self._state
 
     def learnt(self) -> tuple[int, ...]:
-        """The arrays that a test depends on, by their identity."""
+        """The ids of the arrays that a test depends on."""
         return tuple(map(id, jax.tree.leaves((self._state.params, self._state.rest))))
 
 
 class Threaded:
-    """Several models of one learner, whose pipelines run one program: as many threads as processors, a replica a call.
+    """Several models of one learner, whose pipelines run one program, in as many threads as there are processors.
 
-    A CPU gains nothing from the larger products of `Vmapped` and loses its cache: the state of one small network and
-    of its optimiser fits into it, those of nine do not.
+    A CPU gains nothing from the larger products of `Vmapped`, and its cache suffers: it holds the state of one small
+    network and its optimiser, but not those of nine.
     """
 
     def __init__(
@@ -91,7 +105,7 @@ class Threaded:
             for replica, rates_of_one in zip(self._replicas, rates, strict=True)
         ]
         steps = rates.shape[1]
-        first = [] if steps in self._compiled_steps else calls.pop(0)()  # by itself, so that it is compiled once
+        first = [] if steps in self._compiled_steps else calls.pop(0)()  # alone, so that only one thread compiles
         self._compiled_steps.add(steps)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [*first, *(trail for trails in pool.map(lambda call: call(), calls) for trail in trails)]
@@ -104,7 +118,7 @@ class Threaded:
         scores: dict[tuple[int, ...], list[Sums]] = {}
         keys = [replica.learnt() for replica in self._replicas]
         for key, replica in zip(keys, self._replicas, strict=True):
-            if key not in scores:  # before the first step, replicas of one seed are one model
+            if key not in scores:  # before the first step, replicas with one seed are the same model
                 scores[key] = replica.scores(data, num_batches, num_sources)
         return [score for key in keys for score in scores[key]]
 
@@ -115,7 +129,7 @@ class Threaded:
 class Vmapped:
     """Several models of one learner, whose pipelines run one program, in one vmapped call.
 
-    What all pipelines share, above all the records, is handed over once; the rest is stacked.
+    Arrays that all pipelines share, above all the records, are passed once; the others are stacked.
     """
 
     def __init__(
@@ -151,11 +165,11 @@ class Vmapped:
 
 
 Replicas: TypeAlias = Single | Threaded | Vmapped
-"""Models that are being trained, one or several."""
+"""The ways to train one or several models."""
 
 
 def same_program(first: Compiled, other: Compiled) -> bool:
-    """Whether two pipelines run the same program on arrays of the same shapes, so that replicas may differ in them."""
+    """Whether two pipelines run the same program on arrays of the same shapes, so that they can be replicas."""
     shapes = [[leaf.shape for leaf in jax.tree.leaves(compiled)] for compiled in (first, other)]
     structures: list[Any] = [jax.tree.structure(compiled) for compiled in (first, other)]
     return bool(structures[0] == structures[1]) and shapes[0] == shapes[1]
@@ -166,7 +180,7 @@ def execution_of(execution: str, num_replicas: int) -> type[Replicas]:
 
     Args:
       execution: "threads", "vmap", or "auto": threads on a CPU, vmap on an accelerator.
-      num_replicas: How many are trained at once.
+      num_replicas: The number of replicas that are trained at once.
     """
     if num_replicas == 1:
         return Single
@@ -175,12 +189,12 @@ def execution_of(execution: str, num_replicas: int) -> type[Replicas]:
 
 
 def _unstacked(tree: Any, num_replicas: int) -> list[Any]:
-    """The part of each replica."""
+    """The arrays of each replica, from arrays [num_replicas, ...]."""
     return [jax.tree.map(lambda values, i=i: values[i], tree) for i in range(num_replicas)]
 
 
 def _stack(*leaves: jax.Array) -> jax.Array:
-    # On the host, where nothing is compiled for it.
+    # NumPy compiles nothing for this.
     return jnp.stack(leaves) if is_key(leaves[0]) else jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 

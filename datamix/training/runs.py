@@ -1,4 +1,4 @@
-"""Training runs: from a configuration to a trained model, one at a time or several in one program."""
+"""Training runs: train a model from a configuration, or several models in one program."""
 
 from __future__ import annotations
 
@@ -46,17 +46,25 @@ class Run:
     """One job that trains a model.
 
     Attributes:
+      config: The configuration of the job.
+      settings: Its settings of training, `config.train`.
+      directory: The directory of the job.
+      data: The records to train and test on.
+      learner: The model and the optimiser.
       rates: The learning rate of each step, float32 [steps].
       step: The number of steps done.
-      cursor: The cursor of the batch at that step.
-      state: The state after the last step.
-      note: A sentence: the run goes on, or starts afresh, or takes the place of another; empty where there is none.
-      error: What has ended the run before its time.
-      seconds: The time spent on steps and tests; the run's part of it where several are trained together.
+      cursor: The cursor of the batch to begin with.
+      state: The state to begin with, or that of the last checkpoint.
+      checkpoints: The checkpoints of the run.
+      metrics: The metrics file of the run.
+      note: A sentence that the run continues, starts afresh or replaces another; empty if there is none.
+      scores: The sums of the task's scores in the test after `step`; None if there was no test.
+      error: The error that ended the run early.
+      seconds: The time spent on steps and tests; the share of this run if several are trained together.
       steps_done: The number of steps in that time.
-      adapted: Where the weights follow training: by the first step of each window, the weights, in parts of `TOTAL`,
-        and the number of records of each source so far.
-      mesh: The devices that train it together; None for one device.
+      adapted: The first step of each window to the weights, in parts of `TOTAL`, and the number of records of each
+        source in the window; empty if the weights do not follow training.
+      mesh: The devices that train the run together; None for one device.
     """
 
     config: Config
@@ -80,25 +88,31 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """The number of steps in all, with those that are left out."""
+        """The total number of steps, including those that are left out."""
         return len(self.rates)
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the run has failed, or is trained and tested."""
         return self.error is not None or (self.step == self.steps and self.scores is not None)
 
 
 def prepare(
     config: Config, directory: Path, like: Data | None = None, first_states: dict[object, TrainState] | None = None
 ) -> Run:
-    """Prepare a run for its first step; nothing is written but an empty list of tests.
+    """Prepare a run for its first step, or for the step after its last checkpoint.
+
+    It removes the checkpoints of an earlier run unless it resumes, and starts the metrics file.
 
     Args:
       config: The configuration of a job that trains.
       directory: The directory of the job.
-      like: The data of another run, from which this one differs in weights, seeds and training alone, to be shared.
-      first_states: The first states of runs that are prepared together, by learner and seed, to be shared.
+      like: The data of a run that only differs in weights, seeds and training, to be shared; None to read them.
+      first_states: The initial states of runs that are prepared together, by learner and key, to be shared; it is
+        added to.
+
+    Raises:
+      DatamixError: A setting is wrong, the data cannot be trained on, or the checkpoint cannot be resumed.
     """
     settings = config.train
     if settings is None:
@@ -119,7 +133,7 @@ def prepare(
     if learner.adapt is not None:
         learner.adapt.check_steps(steps, data.pipeline.plan.epoch_records)
     key, moments = key_for(config.seed, "train", settings.model), data.moments()
-    states = {} if first_states is None or moments else first_states  # moments are those of one mix
+    states = {} if first_states is None or moments else first_states  # moments depend on the mix
     if (state := states.get((learner, key))) is None:
         state = states[learner, key] = first_state(learner, key_of(key), moments)
     run = Run(
@@ -152,7 +166,7 @@ def prepare(
 
 
 def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]:
-    """`prepare` for several jobs, of which those of the same data share it; a mistake ends its own job alone."""
+    """Prepare several jobs, which share equal data; the result of a job that cannot start is its error."""
     runs: list[Run | DatamixError] = []
     first_states: dict[object, TrainState] = {}
     for config, directory in jobs:
@@ -165,7 +179,7 @@ def prepare_all(jobs: Sequence[tuple[Config, Path]]) -> list[Run | DatamixError]
 
 
 def same_data(first: Config, other: Config) -> bool:
-    """Whether two jobs differ in weights, seeds and training alone."""
+    """Whether two jobs differ only in weights, seeds and training."""
 
     def kept(config: Config) -> Config:
         mix = replace(config.mix, ratio=None, weights={}, share={})
@@ -193,7 +207,7 @@ def _steps(settings: TrainConfig, data: Data) -> int:
 
 
 def _resume(run: Run) -> dict[str, Any]:
-    """Go on from the last checkpoint, where there is one; returns what was known of the run then."""
+    """Continue from the last checkpoint if there is one; returns its facts, with steps of the present batch size."""
     step = run.checkpoints.last()
     if step is None:
         run.note = f"train.resume: there is no checkpoint in {run.checkpoints.path}; the run starts afresh."
@@ -202,7 +216,7 @@ def _resume(run: Run) -> dict[str, Any]:
     path, on_purpose = run.checkpoints.path / str(step), run.settings.resume == "changed"
     identity = _identity(run)
     changed = changes(facts["identity"], identity)
-    # Of a source that comes or goes with the mix, nothing else was tested or will be.
+    # Test records must only agree for sources that the checkpoint and this run both have.
     tested = {f"source.{name}.test_split" for name in facts["mix"]["counts"]} & set(identity)
     firm = [key for key in changed if not key.endswith(".test_split") or key in tested]
     if on_purpose:
@@ -236,21 +250,22 @@ def _resume(run: Run) -> dict[str, Any]:
         run.note = f"{run.note[:-1]} under what was changed: {in_words(on)}."
     else:
         run.note += _rising_again(run)
-    # With another batch size, the same records are of other steps.
+    # Under another batch size, the same records have other steps.
     lines, now = facts["lines"], Fraction(run.step, max(step, 1))
-    losses = facts.get("losses") or [(line["step"], line["loss"]) for line in lines]  # an earlier version kept none
+    losses = facts.get("losses") or [(line["step"], line["loss"]) for line in lines]  # earlier versions kept no losses
     facts["lines"] = [{**line, "step": round(line["step"] * now)} for line in lines]
     facts["losses"] = [(math.ceil(before * now), loss) for before, loss in losses]
     return facts
 
 
 def _rising_again(run: Run) -> str:
-    """A sentence, after a blank, where a schedule over another number of steps raises the rate; empty otherwise."""
+    """A blank and a sentence if the schedule, over another number of steps, raises the rate again; otherwise empty."""
     trained = run.data.pipeline.batching.kept_runs(0, run.step)
     if not trained or run.step == run.steps:
         return ""
     before, now = rate_of(run.state.optimizer), float(run.rates[run.step])
-    if min(now, run.rates[trained[-1][1] - 1]) <= 1.01 * before:  # otherwise it rises as it would have done
+    # The schedule must be higher at the last trained step, too: otherwise the rate just rises in it, as in a warmup.
+    if min(now, run.rates[trained[-1][1] - 1]) <= 1.01 * before:
         return ""
     return (
         f" The learning rate rises from {before:.3g} to {now:.3g}, as optimizer.schedule is of {run.steps:,} steps now."
@@ -258,12 +273,12 @@ def _rising_again(run: Run) -> str:
 
 
 _RESUME = "train.resume"
-# What is done from then on, and leaves no other state.
+# Settings that only affect later steps, and do not change the structure of the state.
 _MAY_CHANGE = ("optimizer.learning_rate", "optimizer.schedule", "mix.loss_weight")
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What determines a run beside its mix, by the key that sets it; not how long it lasts."""
+    """The settings that determine a run apart from its mix and its length, by key."""
     settings, held_out = run.settings, run.data.test_pipeline
     parts = held_out.parts(held_out.plan.length or 0)
     of_source = {
@@ -288,18 +303,22 @@ def _save(run: Run) -> None:
 
 
 def fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str = "auto") -> None:
-    """Train runs to their end; those that can, in one program.
+    """Train runs to their end, in one program where possible.
 
     Args:
-      runs: The runs, which are changed in place; where a loss is no longer finite, the run's `error` says so.
-      tell: The function that is called after each line, with the runs that are trained together.
-      how: The way of training several runs; see `execution_of`.
+      runs: The runs, which are changed in place; a run whose loss becomes NaN or infinite gets an `error`.
+      tell: The function that is called after each line of metrics, with the runs that are trained together.
+      how: The way to train several runs: "auto", "threads" or "vmap"; see `execution_of`.
+
+    Raises:
+      KeyboardInterrupt: SIGINT has arrived; what was trained is saved.
+      SystemExit: Another signal has arrived, or any signal in another process; what was trained is saved.
     """
     groups: list[list[Run]] = []
     for run in runs:
         alike = next((group for group in groups if _alike(group[0], run)), None)
         groups.append([run]) if alike is None else alike.append(run)
-    with interruption.waiting():  # so that what was trained until then is kept
+    with interruption.waiting():  # so that a signal comes after the next checkpoint
         for group in groups:
             _fit(group, tell, how)
 
@@ -316,9 +335,9 @@ def _alike(first: Run, other: Run) -> bool:
 
 
 def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -> None:
-    """Train runs that are alike."""
+    """Train runs in one program."""
     first, replicas = runs[0], _replicas(runs, how)
-    all_rates, at = np.stack([run.rates for run in runs]), first.step
+    all_rates, replica_step = np.stack([run.rates for run in runs]), first.step
     if first.step == 0 < first.steps:
         _test_untrained(runs, replicas)
     while True:
@@ -327,26 +346,26 @@ def _fit(runs: Sequence[Run], tell: Callable[[Sequence[Run]], None], how: str) -
         scores: Sequence[Sums | None] = [None] * len(runs)
         with failures_named():
             for begin, end in steps:
-                if begin != at:
+                if begin != replica_step:
                     replicas.seek([run.data.pipeline.start(begin) for run in runs])
                 trained.append(replicas.train(all_rates[:, begin:end]))
-                at = end
+                replica_step = end
             trained_s = (time.perf_counter() - begun) / len(runs)
             if step == first.steps or step % first.settings.eval_every == 0:
                 scores = _tested(first.data, replicas)
         seconds = (time.perf_counter() - begun) / len(runs)
-        ending = any(agreed(interruption.received))  # a signal that comes later waits for the next line
+        ending = any(agreed(interruption.received))  # a later signal takes effect after the next line
         for i, run in enumerate(runs):
             run.step, run.scores, run.seconds = step, scores[i], run.seconds + seconds
             if trained and run.error is None:
                 numbers = np.concatenate([np.arange(*each) for each in steps])
                 trail = _joined([trails[i] for trails in trained])
                 _note(run, before, numbers, trail, trained_s, partial(replicas.state, i), ending=ending)
-        if trained:  # otherwise they had ended before
+        if trained:  # not if the runs were complete before, or all steps are left out
             tell(runs)
         if ending:
             interruption.check()
-            raise SystemExit(128 + signal.SIGTERM)  # it has come to another process
+            raise SystemExit(128 + signal.SIGTERM)  # the signal has arrived in another process
         if step == first.steps:
             break
 
@@ -365,7 +384,7 @@ def _tested(data: Data, replicas: Replicas) -> Sequence[Sums | None]:
 
 
 def _test_untrained(runs: Sequence[Run], replicas: Replicas) -> None:
-    """Test runs before their first step."""
+    """Test the untrained models of runs."""
     begun = time.perf_counter()
     with failures_named():
         for run, sums in zip(runs, _tested(runs[0].data, replicas), strict=True):
@@ -376,19 +395,22 @@ def _test_untrained(runs: Sequence[Run], replicas: Replicas) -> None:
 
 
 def _next_line(run: Run) -> int:
-    """The step of the next line, or test; where steps are left out until then, of that after them."""
-    kept = run.data.pipeline.batching.after(run.step, 0)
-    return min(run.steps, *(kept - kept % number + number for number in _every(run)))
+    """The step of the next line or test after a step that is not left out."""
+    first_kept = run.data.pipeline.batching.after(run.step, 0)
+    return min(run.steps, *(first_kept - first_kept % number + number for number in _every(run)))
 
 
 def _joined(trails: Sequence[Trail]) -> Trail:
-    """What parts of the steps between two lines leave; one, where weights follow training: these leave no step out."""
+    """Join the trails of the parts of the steps between two lines.
+
+    There is one trail if the weights follow training, as no steps are left out then.
+    """
     loss = np.concatenate([each.loss for each in trails])
     return trails[0]._replace(loss=loss, sums=np.sum([each.sums for each in trails], axis=0))
 
 
 def _every(run: Run) -> tuple[int, int]:
-    """The steps between two tests, and between two lines."""
+    """The numbers of steps between two tests, and between two lines."""
     return run.settings.eval_every, run.settings.log_every or run.settings.eval_every
 
 
@@ -402,7 +424,17 @@ def _note(
     *,
     ending: bool,
 ) -> None:
-    """Record what a run has done since the step `before`, and what the steps, trained in some seconds, left behind."""
+    """Record the steps of a run since the last line, in its metrics and, if one is due, in a checkpoint.
+
+    Args:
+      run: The run, with the present `step` and `scores`.
+      before: The step of the last line.
+      steps: The numbers of the trained steps, which are not left out.
+      trail: The trail of these steps.
+      seconds: The time spent on them.
+      state: A function that returns the present state.
+      ending: Whether the run ends here, so that a checkpoint is due.
+    """
     losses: np.ndarray = trail.loss
     run.steps_done += len(losses)
     if not np.isfinite(losses).all():
@@ -418,18 +450,18 @@ def _note(
             run.error = ConfigError(text, key="optimizer.learning_rate", value=run.settings.learning_rate)
         return
     pipeline, plan = run.data.pipeline, run.data.pipeline.plan
-    at = [pipeline.totals(step) for step in (run.step, before)]
+    totals = [pipeline.totals(step) for step in (run.step, before)]
     if run.learner.adapt is not None:
         counts = [records_of(run.adapted) or [0] * len(plan.names)]
         _note_weights(run, run.learner.adapt, before, trail)
         counts.insert(0, records_of(run.adapted))
-        at = [Totals(records, plan.tokens(records)) for records in counts]
+        totals = [Totals(records, plan.tokens(records)) for records in counts]
     if run.error is not None:
         return
-    sources = source_metrics(plan, *at)
+    sources = source_metrics(plan, *totals)
     for row, loss, count in zip(sources.values(), *trail.sums.tolist(), strict=True):
         row["loss"] = loss / count if count else None
-    for name, now, since in zip(plan.names, at[0].records, at[1].records, strict=True):
+    for name, now, since in zip(plan.names, totals[0].records, totals[1].records, strict=True):
         if pipeline.placements[name] == "host":
             num_bytes = (now - since) * bytes_of(stored_spec(name, run.data.built.sources[name].spec))
             sources[name]["bytes_per_s"] = num_bytes / seconds
@@ -442,7 +474,7 @@ def _note(
 
 
 def _note_weights(run: Run, adapt: Adapt, before: int, trail: Trail) -> None:
-    """Record the weights since the step `before`, and how many records each source has given under them."""
+    """Record the weights since the step `before`, and the number of records of each source under them."""
     if (trail.weight < 0).any():
         lost = before + int(np.argmax((trail.weight < 0).any(axis=1)))
         text = f"at step {lost} it gives weights that are no numbers of 0 or more with one above 0"

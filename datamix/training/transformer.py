@@ -14,8 +14,8 @@ from datamix.errors import ConfigError, hint
 from datamix.training.models import Takes, check_dropout, check_sizes
 
 _DTYPES = ("float32", "bfloat16")
-_BASE = 10_000.0  # of the angles of positions
-_NEVER = -1e30  # a score whose weight is 0; every token may at least attend to itself
+_BASE = 10_000.0  # the base of the frequencies of the rotary positions
+_NEVER = -1e30  # a score that gets a weight of 0, as every token attends at least to itself
 
 Tokens = Int[jax.Array, "batch length"]
 Hidden = Float[jax.Array, "batch length width"]
@@ -24,18 +24,18 @@ Hidden = Float[jax.Array, "batch length width"]
 class Transformer(nnx.Module):
     """A decoder from tokens to the logits of each next token, with rotary positions and tied embeddings.
 
-    A token attends to itself and to those before it in its own segment alone.
+    A token attends to itself and to earlier tokens, only within its segment.
 
     Args:
       shape: The shape of the tokens of one record, [length].
-      num_classes: The number of tokens there are.
+      num_classes: The size of the vocabulary.
       rngs: The random streams of parameters and dropout.
-      width: The width of a token.
+      width: The size of a token's embedding.
       layers: The number of layers.
-      heads: The number of heads of attention, which divide the width.
-      hidden: The width of a layer's hidden values.
-      dropout: The share of each layer's values that are left out of a training step.
-      dtype: "float32", or "bfloat16" to compute in; parameters and logits are float32.
+      heads: The number of attention heads; the width is a multiple of twice that number.
+      hidden: The width of the hidden values of a layer.
+      dropout: The share of each layer's outputs that a training step drops, in [0, 1).
+      dtype: The dtype to compute in, "float32" or "bfloat16"; parameters and logits are float32.
 
     >>> model = Transformer((8,), 257, nnx.Rngs(0), width=16, layers=1, heads=2, hidden=32)
     >>> tokens = jnp.zeros((3, 8), jnp.int32)
@@ -85,7 +85,7 @@ class Transformer(nnx.Module):
 
 
 class _Layer(nnx.Module):
-    """Attention, and a gated layer, each added to its normalised input."""
+    """Attention and a gated layer; each takes the normalised values, and its output is added to the values."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         def linear(before: int, after: int) -> nnx.Linear:
@@ -101,7 +101,7 @@ class _Layer(nnx.Module):
         batch, length, width = values.shape
         parts = self.attend(self.norms[0](values)).reshape(batch, length, 3, self.heads, width // self.heads)
         query, key = rotated(parts[:, :, 0], positions), rotated(parts[:, :, 1], positions)
-        # As written here, XLA's CPU backend takes half the time that it takes for jax.nn.dot_product_attention.
+        # Written like this, it takes half as long as jax.nn.dot_product_attention on XLA's CPU backend.
         scores = jnp.einsum("bqhw,bkhw->bhqk", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(mask[:, None], scores, _NEVER)).astype(values.dtype)
         heads = jnp.einsum("bhqk,bkhw->bqhw", weights, parts[:, :, 2]).reshape(batch, length, width)
@@ -113,7 +113,7 @@ class _Layer(nnx.Module):
 def rotated(
     values: Float[jax.Array, "batch length heads width"], positions: Tokens
 ) -> Float[jax.Array, "batch length heads width"]:
-    """Queries or keys turned by their positions, so that products depend on the difference of these alone.
+    """Rotate queries or keys by their positions, so that their products depend only on the difference of positions.
 
     Source: J. Su et al., RoFormer: enhanced transformer with rotary position embedding (2021).
 

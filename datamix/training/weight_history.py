@@ -1,4 +1,4 @@
-"""The weights of a run that followed training: for its report, and as a schedule that gives them again."""
+"""The weights that followed training in a run: for its report, and as a schedule that reproduces them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from datamix.pipeline.lookup.credit import TOTAL
 from datamix.report.files import write_text
 
 Windows = Mapping[int, tuple[Sequence[int], Sequence[int]]]
-"""By the first step of each window, the weight of each source in parts of `TOTAL`, and the number of its records."""
+"""The first step of each window to the weight of each source, in parts of `TOTAL`, and its number of records."""
 
 
 def check_export(name: str | None, adapt: Adapt, sources: Sequence[str]) -> None:
-    """Refuse what is no name of a choice, and weights that no schedule can say.
+    """Check that the weights of a run can be written as a schedule of this name.
+
+    Args:
+      name: The setting `adapt.export`; None to write none.
+      adapt: How the weights follow training.
+      sources: The names of the sources.
 
     Raises:
-      ConfigError: It cannot be written.
+      ConfigError: The name is not one of a config, or no schedule can have such weights.
     """
     if name is not None and adapt.weighs_loss:
         text = f"adapt={adapt.rule} weighs losses, not records, which no schedule does"
@@ -36,12 +41,12 @@ def check_export(name: str | None, adapt: Adapt, sources: Sequence[str]) -> None
 
 
 def counts(windows: Windows) -> list[int]:
-    """The number of records that each source has given."""
+    """The number of records of each source, over all windows."""
     return [sum(column) for column in zip(*(count for _, count in windows.values()), strict=True)]
 
 
 def summary(rule: str, names: Sequence[str], windows: Windows) -> dict[str, Any]:
-    """Weights and realised shares of each source over the windows, and the mean weight of each.
+    """The weights and actual shares of each source in each window, and its mean weight.
 
     >>> summary("odm", ["a", "b"], {0: ([2**23, 2**23], [8, 8]), 10: ([2**22, 3 * 2**22], [4, 12])})["shares"]
     {'a': [0.5, 0.25], 'b': [0.5, 0.75]}
@@ -59,9 +64,11 @@ def summary(rule: str, names: Sequence[str], windows: Windows) -> dict[str, Any]
 
 
 def deviation(windows: Windows, shares: Sequence[float] | None = None) -> float:
-    """By how many records a source was furthest from the sum of its weights, at the end of a window.
+    """The largest distance of a source from the sum of its weights, in records, over the ends of all windows.
 
-    Where the weights are those of losses, `shares` says how the mix is made up.
+    Args:
+      windows: The weights and records of each window.
+      shares: The shares of the mix, if the weights are those of losses and not of records; else None.
     """
     weights, records = (np.asarray(each, float) for each in zip(*windows.values(), strict=True))
     wanted = (weights / TOTAL if shares is None else np.asarray(shares)) * records.sum(axis=1, keepdims=True)
@@ -69,9 +76,19 @@ def deviation(windows: Windows, shares: Sequence[float] | None = None) -> float:
 
 
 def write_schedule(directory: Path, name: str, names: Sequence[str], windows: Windows, steps: int) -> Path:
-    """Write the weights as an order with a schedule, which gives the same records: `--config-dir DIRECTORY mix=NAME`.
+    """Write the weights as a config that gives the same records: `--config-dir DIRECTORY mix=NAME`.
 
-    After the last step it goes on with the last weights.
+    Its order has a schedule, which keeps the last weights after the last step.
+
+    Args:
+      directory: The directory of the run.
+      name: The name of the config.
+      names: The names of the sources.
+      windows: The weights and records of each window.
+      steps: The number of steps of the run.
+
+    Returns:
+      The path of the file.
     """
     entries: list[dict[str, Any]] = []
     for until, (weight, _) in zip([*list(windows)[1:], steps], windows.values(), strict=True):

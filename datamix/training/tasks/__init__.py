@@ -1,1 +1,1 @@
-"""What a model can learn from records: `choose` finds it by the leaves of a mix; a file each."""
+"""The tasks that a model can learn, one module each; `choosing` selects one by the leaves of a mix."""

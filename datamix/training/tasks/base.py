@@ -1,4 +1,4 @@
-"""What a task is: which leaves go into a model, what is lost by its outputs, and how it is judged by source."""
+"""The base class of tasks: the input of a model, the loss of its outputs, and its metrics for each source."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Task(ABC):
     """What a model learns; hashable, as compiled code depends on it.
 
     Attributes:
-      leaf: The leaf that a model takes first.
-      shape: The shape of that leaf.
+      leaf: The leaf that is the first argument of a model.
+      shape: The shape of that leaf in one record.
       num_outputs: The size of the last axis of a model's outputs.
-      loss_unit: What the loss is, and its unit.
+      loss_unit: The kind and unit of the loss.
       judged_by: The family of metrics that is shown first.
     """
 
@@ -37,21 +37,21 @@ class Task(ABC):
     @property
     @abstractmethod
     def says(self) -> str:
-        """What is learnt, in a few words."""
+        """A short description of the task."""
 
     @property
     def mend(self) -> str:
-        """Which models take such records, where one does not."""
+        """The models that take such records, for the error about one that does not."""
         return "model=mlp and model=linear take them."
 
     @property
     def standardized(self) -> tuple[str, ...]:
-        """The leaves that the model is to see with mean 0 and deviation 1: what it takes, and what it predicts."""
+        """The leaves to standardise to mean 0 and deviation 1: the model's input, then the label if it is a number."""
         return ()
 
     @property
     def test_batch(self) -> int:
-        """The number of records that are tested at once."""
+        """The batch size of tests."""
         return 256
 
     def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
@@ -64,26 +64,37 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """The loss of each record, and how many things it is a sum over, shape [batch] both."""
+        """The loss of each record, and the number of terms that it sums, shape [batch] both."""
 
     @abstractmethod
     def scores(self, outputs: Any, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
-        """What is to be summed over the test records of each source, shape [batch, ...], by name.
+        """The scores of each record by name, shape [batch, ...], which are summed for each source.
 
         Args:
           outputs: The outputs of the model.
           batch: The batch.
-          known: What the task must know beforehand; see `datamix.training.learner.HeldOut`.
+          known: The constants of the task; see `datamix.training.learner.HeldOut`.
           num_sources: The number of sources.
         """
 
     @abstractmethod
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:
-        """The metrics of all sources."""
+        """The metrics of all sources, by name.
+
+        Args:
+          names: The names of the sources.
+          sums: The sums of `scores` over the test records of each source.
+        """
 
 
 def family(name: str, names: Sequence[str], values: np.ndarray, worst: str = "") -> dict[str, float]:
-    """A metric of each source, the mean of all, and the worst: their "min" or "max".
+    """A metric of each source, their mean, and the worst of them.
+
+    Args:
+      name: The name of the metric.
+      names: The names of the sources.
+      values: The value of each source, [num_sources].
+      worst: The worst value: "min" or "max"; empty to leave it out.
 
     >>> family("loss", ["a", "b"], np.array([1.0, 3.0]), "max")
     {'loss/a': 1.0, 'loss/b': 3.0, 'loss/mean': 2.0, 'loss/worst': 3.0}

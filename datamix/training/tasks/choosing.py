@@ -1,4 +1,4 @@
-"""The task of a mix, by the leaves of its records."""
+"""Choose the task of a mix by the leaves of its records."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from datamix.training.tasks.regression import Regression
 
 
 def choose(built: Built) -> Callable[[Built], Task]:
-    """Find what a model can learn from a mix, before any record is read.
+    """Choose the task that a model can learn from a mix, before its records are read.
 
     Returns:
-      The task, once the numbers of classes are completed.
+      A function that makes the task from the mix with complete numbers of classes.
 
     Raises:
-      ConfigError: The records hold nothing to learn from, or not enough is known of it.
+      ConfigError: The records have nothing to learn from, or the number of classes is not known.
     """
     spec = built.spec()
     if "source_id" not in spec:
@@ -51,9 +51,9 @@ def choose(built: Built) -> Callable[[Built], Task]:
 
 
 def of_outputs(task: Task, built: Built) -> np.ndarray:
-    """What a task must know of each output: the source to which a class belongs, the bytes of a token; [num_outputs].
+    """The constants of a task for each output: the source of each class, or the bytes of each token; [num_outputs].
 
-    Where nobody knows the text of tokens, these have no bytes.
+    If the text of tokens is not known, their bytes are 0.
     """
     known = np.zeros(task.num_outputs, np.int32 if isinstance(task, Language) else np.uint32)
     if isinstance(task, Language):
@@ -67,14 +67,14 @@ def of_outputs(task: Task, built: Built) -> np.ndarray:
 
 
 def classes(built: Built) -> dict[str, range]:
-    """The numbers of the classes of each source."""
+    """The class numbers of each source."""
     counts = {name: num_classes(built, name) or 0 for name in built.sources}
     offsets = {name: built.offset(name) or 0 for name in built.sources}
     return {name: range(offsets[name], offsets[name] + count) for name, count in counts.items()}
 
 
 def num_classes(built: Built, source: str) -> int | None:
-    """The number of classes of a source; None where it is not known."""
+    """The number of classes of a source; None if it is not known."""
     return built.labels.num_classes.get(source) or built.sources[source].declared_num_classes
 
 
@@ -85,10 +85,10 @@ def _total(built: Built) -> int:
 
 
 def _vocab_size(built: Built) -> int:
-    """The number of tokens there may be."""
-    known = packed(built.sources)
-    sizes = [source.vocab_size for source in known.values()]
-    for name in built.sources.keys() - known.keys():
+    """The size of the vocabulary, including the tokens that operators add."""
+    token_sources = packed(built.sources)
+    sizes = [source.vocab_size for source in token_sources.values()]
+    for name in built.sources.keys() - token_sources.keys():
         if not (number := built.sources[name].declared_num_classes):
             mend = "Set it; or text and tokens read what knows its tokens."
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Classes of images, or of features."""
+"""Classification of images or features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from datamix.training.tasks.base import Batch, Sums, Task, family
 class Classification(Task):
     """The class of each record, which is its `label`; see `datamix.training.tasks.base.Task`.
 
-    A label is a class number, or a vector of the share of each class, as `one_hot` and `mixup` make it; a record is
-    then classified rightly that is taken for the class of the largest share.
+    A label is a class number, or a vector with the share of each class, as `one_hot` and `mixup` make it; with shares,
+    the right class is that of the largest share.
     """
 
     loss_unit: ClassVar[str] = "cross-entropy, nats"
@@ -39,9 +39,10 @@ class Classification(Task):
         return _cross_entropy(outputs, batch["label"])
 
     def scores(self, outputs: Logits, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
-        """The number of records that have a class, how many are classified rightly, and their cross-entropy in nats.
+        """Whether each record has a class, whether it is classified correctly, and its cross-entropy in nats.
 
-        `taken_for` counts those that are taken for a class of each source; where sources share classes, for nothing.
+        `taken_for` marks the source of the predicted class, [batch, num_sources]; it is not used if sources share
+        classes.
         """
         losses, is_labelled = _cross_entropy(outputs, batch["label"])
         label, predicted = batch["label"], outputs.argmax(axis=-1)
@@ -68,7 +69,7 @@ class Classification(Task):
 def _cross_entropy(
     logits: Logits, label: Integer[jax.Array, " batch"] | Float[jax.Array, "batch classes"]
 ) -> tuple[Float[jax.Array, " batch"], Bool[jax.Array, " batch"]]:
-    """The cross-entropy of each record, in nats, 0 where it has no class; and where it has one."""
+    """The cross-entropy of each record in nats, 0 if it has no class, and whether it has one."""
     if label.ndim > 1:
         return optax.softmax_cross_entropy(logits, label), label.sum(axis=-1) > 0
     is_labelled = label >= 0

@@ -1,4 +1,4 @@
-"""The next token of a text."""
+"""Language modelling: the prediction of the next token."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from datamix.errors import DataError, of_source
 from datamix.operators.text import next_token_targets
 from datamix.training.tasks.base import Batch, Sums, Task, family
 
-_TEST_LOGITS = 2**24  # at once
+_TEST_LOGITS = 2**24  # in a batch of a test
 
 
 @dataclass(frozen=True, kw_only=True)
 class Language(Task):
     """The next token after each token of a record; see `datamix.training.tasks.base.Task`.
 
-    All tokens of a segment but its first are predicted, ends of documents included, or where the records have a
-    `loss_mask` of their own, those of them that it names. Records with `targets` already are taken as they are.
+    All tokens of a segment except its first are predicted, including ends of documents; if the records have a leaf
+    `loss_mask`, only those that it marks. Records that have a leaf `targets` are used as they are.
     """
 
     leaf: str = "tokens"
@@ -47,7 +47,7 @@ class Language(Task):
     def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
         tokens = batch["tokens"]
         segments = batch["segment_ids"] if "segment_ids" in batch else jnp.ones_like(tokens)
-        # Only differences within a segment matter.
+        # They need not start at 0 in each segment: only their differences within a segment matter.
         positions = batch.get("positions", jnp.broadcast_to(jnp.arange(self.shape[0]), tokens.shape))
         return tokens, segments, positions
 
@@ -65,7 +65,7 @@ class Language(Task):
         known: jax.Array,
         num_sources: int,
     ) -> dict[str, jax.Array]:
-        """The number of predicted tokens, their nats, and the bytes of their text."""
+        """The number of predicted tokens, their loss in nats, and the bytes of their text, of each record."""
         del num_sources
         nats, counts, targets = _nats(outputs, batch)
         return {
@@ -75,10 +75,10 @@ class Language(Task):
         }
 
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:
-        """Loss in nats a token, perplexity, and, where the text of tokens is known, bits per byte of it.
+        """The loss in nats per token, the perplexity and, if the text of tokens is known, bits per byte.
 
         Raises:
-          DataError: There is nothing to predict in the test records of a source.
+          DataError: The test records of a source have no token to predict.
 
         >>> sums = {"num_tokens": [10.0], "nats": [20.0 * math.log(2)], "bytes": [8.0]}
         >>> Language(shape=(16,), num_outputs=257).metrics(["a"], sums)["bits_per_byte/a"]
@@ -97,7 +97,7 @@ class Language(Task):
 
 
 def _nats(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What each token is predicted by, in nats, whether it counts, and what it is; shape [batch, length] each."""
+    """The loss of each token in nats, whether the token counts, and the token itself; shape [batch, length] each."""
     if "targets" not in batch:
         rows = {leaf: batch[leaf] for leaf in ("tokens", "segment_ids", "loss_mask") if leaf in batch}
         batch = jax.vmap(next_token_targets)(rows)

@@ -1,4 +1,4 @@
-"""A number to predict, from features or images."""
+"""Regression: the prediction of a number from features or images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Regression(Task):
         return losses, jnp.ones_like(losses)
 
     def scores(self, outputs: Prediction, batch: Batch, known: jax.Array, num_sources: int) -> dict[str, jax.Array]:
-        """The number of records, the loss, squared errors, and the variance of the labels of each record's source."""
+        """A count of 1, the loss, the squared error and the label variance of the source, for each record."""
         del num_sources
         losses, ones = self.loss(outputs, batch)
         return {
@@ -47,9 +47,9 @@ class Regression(Task):
         }
 
     def metrics(self, names: Sequence[str], sums: Sums) -> dict[str, float]:
-        """`mse`, the mean squared error in the label's unit, squared, of each source; `r2`, 1 - error / variance.
+        """`mse`, the mean squared error in the squared unit of the label, and `r2`, 1 - `mse` / variance.
 
-        A source whose test labels are all the same has no `r2`: its mean and worst are of the others.
+        A source whose test labels are all the same has no `r2`; the mean and worst `r2` leave it out.
 
         >>> task = Regression(leaf="features", shape=(10,))
         >>> sums = {"num_records": [4], "loss": [1], "squares": [100], "variance": [400]}
