@@ -1,7 +1,7 @@
-"""Multiruns: how their jobs are run, compared and reported on.
+"""Sweeps (Hydra's multiruns): run, compare and report on their jobs.
 
-`watching` runs a sweep from its start to its end: `preparing` checks it, `simplex` may draw its ratios by `sobol`,
+`watching` runs a sweep from start to end: `preparing` checks it, `simplex` may draw its ratios with `sobol`,
 `launching` and `processes` run its jobs, `rounds` may add some, `gathering` writes `table`, `figure` and `page`.
-`results` are what jobs have left behind. From these, `analysis` finds the best ratio by the models of `surfaces`, and
-`suggesting` says it; `mixmin` finds it from one run a source.
+`results` reads the results of jobs. From these, `analysis` finds the best ratio with the models of `surfaces`, and
+`suggesting` reports it; `mixmin` finds it from one run per source.
 """

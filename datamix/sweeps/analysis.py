@@ -1,4 +1,4 @@
-"""From the results of a sweep to the best ratio: what it is, how sure that is, and what to try next."""
+"""Find the best ratio from the results of a sweep, its uncertainty, and the ratios to try next."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from datamix.sweeps.surfaces import Fitted, models
 
 Combine: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""From the metrics [K, ...] to the goal [...], of which more is better."""
+"""From the stacked metrics [K, ...] to the goal [...]; also another function from an array to an array."""
 
-_DRAWS = 200  # of the bootstrap
-_POPULATION, _GENERATIONS = 40, 60  # of the search for the best ratio
-_CANDIDATES = 2000  # ratios among which the next ones are chosen
-_LEAST = 0.01  # half the width of an interval
-_SPARE = 3  # ratios beyond the parameters of a model that is to tell the noise; half of them, where they are few
-_AMONG = 4  # ratios among others by which models are judged; all where they are fewer
-_TRIED = 1e-3  # between the shares of two ratios that are the same for a sweep
-_SEEDED = 3  # degrees of freedom from which the seeds tell the noise
-_CLEAR = 2.0  # seed deviations that a gain is to have
+_DRAWS = 200  # draws of the bootstrap
+_POPULATION, _GENERATIONS = 40, 60  # the size of the search for the best ratio
+_CANDIDATES = 2000  # ratios from which the next ones are chosen
+_LEAST = 0.01  # the least distance of the bounds of an interval from the best share
+_SPARE = 3  # ratios beyond its parameters that a model needs to estimate the noise; (ratios - 1) / 2 if that is less
+_AMONG = 4  # the least number of interior ratios to judge models by; with fewer, all ratios judge
+_TRIED = 1e-3  # ratios whose shares differ by less count as the same
+_SEEDED = 3  # degrees of freedom from which the noise is estimated from the seeds
+_CLEAR = 2.0  # the gain that is needed, in deviations over the seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,12 @@ class Evidence:
     """The measurements of a sweep.
 
     Attributes:
-      names: What a ratio is of: sources, or mixes within the mix.
+      names: The names of the sources, or of mixes within the mix.
       shares: The share of each in each job, float [num_jobs, num_sources], with rows that add up to 1.
-      metrics: What is fitted, by name, float [num_jobs] each; NaN where a job does not report it.
-      source_of: The place in `names` of what a metric is of; None for a metric of the whole mix.
-      combine: From the metrics, stacked, to the goal, of which more is better if `sign` is 1, and less if it is -1.
+      metrics: The metrics to fit, by name, float [num_jobs] each; NaN if a job does not report it.
+      source_of: The index in `names` of the source of each metric; None for a metric of the whole mix.
+      combine: The function from the stacked metrics [K, ...] to the goal [...].
+      sign: 1 if a larger goal is better, -1 if a smaller one is.
     """
 
     names: Sequence[str]
@@ -46,19 +47,25 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The best ratio, as far as a sweep tells.
+    """The best ratio according to a sweep.
 
     Attributes:
+      names: The names of the sources, or of mixes within the mix.
+      model: The name of the chosen model.
       errors: The leave-one-ratio-out root mean square error of each model, in the unit of the goal.
-      verdict: Whether the best is clear, at the edge of what was tried, no better than equal shares by more than noise,
-        or whether the ratio hardly matters: neither by what the model predicts nor by what was measured.
-      interval: The bounds of each share that hold 90 % of the bootstrap's best ratios, and `best`.
-      gain: The goal at the best ratio minus that at equal shares, with an interval of 90 %.
-      noise: The deviation of the goal over seeds, of one job.
-      improvement: How much better than `predicted` the first of `next` is expected to be, 0 or more.
-      next: The ratios to try next, those that promise most first.
+      verdict: "clear"; "edge" if the best ratio is at the edge of those tried; "noise" if its gain over equal shares is
+        within the noise; "flat" if neither the predictions nor the measurements show that the ratio matters.
+      best: The best ratio, [num_sources].
+      interval: The bounds of each share, [num_sources, 2], that include `best` and 90 % of the best ratios of the
+        bootstrap.
+      predicted: The goal predicted at the best ratio.
+      gain: The goal at the best ratio minus that at equal shares.
+      gain_interval: The interval of the gain that includes 90 % of the bootstrap.
+      noise: The standard deviation of the goal of a job over seeds.
+      improvement: The largest expected improvement on `predicted` that any ratio promises, 0 or more.
+      next: The ratios to try next, [num_next, num_sources], the most promising first.
       beyond: Whether the first of them lies beyond the edge of what was tried.
-      goal: Predicts mean, low and high (5 % and 95 %) of the goal at ratios [M, num_sources]: [3, M].
+      goal: The function from ratios [M, num_sources] to the mean, 5 % and 95 % of the goal, [3, M].
     """
 
     names: Sequence[str]
@@ -78,16 +85,22 @@ class Answer:
 
 
 class _Data:
-    """The measurements by ratio: means over the jobs of one ratio, standardised, with their weights.
+    """The measurements of K metrics at N ratios: standardised means over the jobs of each ratio, with their weights.
 
-    A job that lacks a metric counts for the others, and not for the goal.
+    A job that lacks a metric counts for the other metrics, but not for the goal.
 
     Attributes:
-      values: The mean of each metric at each, standardised, [K, N].
-      counts: The jobs that stand behind each, [K, N]; 0 for none.
-      num_goals: The jobs whose goal is known at each, [N].
-      goals: The mean of those, [N]; NaN where there is none.
-      judged: How much each ratio counts in the error of a model, [N].
+      ratios: The ratios, [N, num_sources].
+      values: The mean of each metric at each ratio, standardised, [K, N].
+      counts: The number of jobs in each mean, [K, N].
+      centre, scale: The mean and deviation of each metric, [K, 1].
+      num_goals: The number of jobs at each ratio whose goal is known, [N].
+      measured: Whether there are any, [N].
+      goals: The mean of their goals, [N]; NaN if there are none.
+      judged: The weight of each ratio in the error of a model, [N].
+      weights: The weights of the measurements in a fit, [K, N].
+      freedom: The degrees of freedom of `noise`.
+      noise: The standard deviation of the goal over the seeds of a ratio.
     """
 
     def __init__(self, evidence: Evidence) -> None:
@@ -95,11 +108,11 @@ class _Data:
         self.ratios, place = np.unique(evidence.shares.round(6), axis=0, return_inverse=True)
         place = place.reshape(-1)
         raw = np.stack(list(evidence.metrics.values()))
-        there = np.isfinite(raw)
-        raw = np.where(there, raw, np.nan)
+        is_known = np.isfinite(raw)
+        raw = np.where(is_known, raw, np.nan)
         member = np.eye(len(self.ratios))[place]  # [jobs, N]
-        self.counts = there @ member
-        means = np.where(there, raw, 0) @ member / np.maximum(self.counts, 1)
+        self.counts = is_known @ member
+        means = np.where(is_known, raw, 0) @ member / np.maximum(self.counts, 1)
         total = np.maximum(self.counts.sum(1, keepdims=True), 1)
         self.centre = (means * self.counts).sum(1, keepdims=True) / total
         self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
@@ -111,35 +124,38 @@ class _Data:
         self.goals = np.array([each.mean() if len(each) else np.nan for each in spread])
         gaps = np.nanmax(evidence.sign * self.goals) - evidence.sign * self.goals
         near = 1 / (1 + (gaps / (2 * np.nanmedian(gaps) + 1e-12)) ** 2)
-        # A ratio that is alone at an end of a share tells how a model extrapolates; the best is sought among the tried.
+        # The error at a ratio that alone has the least or largest share is one of extrapolation, whereas the best is
+        # sought among the tried ratios.
         order = np.sort(self.ratios, 0)
-        among = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
-        self.judged = np.where(among if among.sum() >= _AMONG else self.measured, near, 0)
+        is_interior = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
+        self.judged = np.where(is_interior if is_interior.sum() >= _AMONG else self.measured, near, 0)
         self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
         self.freedom = int(np.maximum(self.num_goals - 1, 0).sum())
         squares = sum(((each - each.mean()) ** 2).sum() for each in spread if len(each))
         self.noise = float(np.sqrt(squares / max(self.freedom, 1)))
 
     def goal(self, predictions: np.ndarray) -> np.ndarray:
-        # A model that runs away where it has seen nothing predicts no more than thrice what was measured.
+        """The goal [B, M] of predicted metrics, standardised, [K, B, M]."""
+        # A model may diverge where there are no measurements, so that predictions are limited to thrice their range.
         limit = 3 * np.abs(self.values).max(1)[:, None, None] + 1
         bounded = np.clip(predictions, -limit, limit)
         return self.evidence.combine(bounded * self.scale[..., None] + self.centre[..., None])
 
     def goal_at(self, fitted: Sequence[Fitted], ratios: np.ndarray) -> np.ndarray:
-        """The goal at ratios, by what was fitted to each metric."""
+        """The goal at ratios, predicted by the model that was fitted to each metric."""
         return self.goal(np.stack([each.predict(ratios) for each in fitted]))
 
 
 def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
-    """Fit every metric by every model, choose by the error at ratios left out, and find the best ratio.
+    """Fit every model to every metric, choose one by its error at ratios left out, and find the best ratio.
 
-    The models are those of `datamix.sweeps.surfaces`. The interval is that of a wild bootstrap of each ratio's mean
-    over its seeds: noise is drawn anew, a model is drawn by how well it predicts what it has not seen, it is fitted,
-    and has a best ratio of its own. Ratios are searched for inside what was tried: combinations of tried ones.
+    The models are those of `datamix.sweeps.surfaces`. The intervals are those of a wild bootstrap of each ratio's mean
+    over its seeds: each draw adds noise, draws a model by how well it predicts ratios left out, fits it, and finds its
+    best ratio. The search begins at convex combinations of the tried ratios, and stays within the range of each share.
 
     Args:
-      num_next: How many ratios to propose.
+      evidence: The measurements.
+      num_next: The number of ratios to propose.
       seed: The seed of the draws; the same evidence gives the same answer.
     """
     random, sign = np.random.default_rng(seed), evidence.sign
@@ -148,29 +164,29 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     validations = {
         name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
     }
-    # Where few ratios decide, a constant predicts best, even beside one that is far worse than the noise of the seeds.
+    # With few ratios, a constant may have the least error even if one ratio is worse by far more than the noise.
     differ = data.freedom >= _SEEDED and _differ(data, data.noise, data.freedom, random)
     errors, model, numbers = _judge(data, validations, random, constant=not differ)
     point = [
         fit[model](data.ratios, *each)
         for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
     ]
-    drawn = [
+    bootstrap = [
         (name, number, _bootstrap(data, [each[name] for each in fits], validations[name], number, random))
         for name, number in numbers.items()
     ]
 
     def draws_at(at: np.ndarray) -> np.ndarray:
-        return np.concatenate([data.goal_at(each, at[None]) for _, _, each in drawn])
+        return np.concatenate([data.goal_at(each, at[None]) for _, _, each in bootstrap])
 
     equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
     if model == "constant":
         best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
     else:
         best = _best(data, model, point, 1, random)[0]
-    others = np.concatenate([_best(data, name, each, number, random) for name, number, each in drawn])
-    low, high = np.quantile(others, (0.05, 0.95), axis=0)
-    # The bootstrap does not see what is wrong with every model: no share is known better than to _LEAST.
+    best_draws = np.concatenate([_best(data, name, each, number, random) for name, number, each in bootstrap])
+    low, high = np.quantile(best_draws, (0.05, 0.95), axis=0)
+    # The bootstrap does not see an error that all models share: no share is known to less than _LEAST.
     interval = np.stack([np.minimum(low, best - _LEAST), np.maximum(high, best + _LEAST)], 1).clip(0, 1)
     both = np.stack([best, equal])
     predicted, at_equal = data.goal_at(point, both[None])[0]
@@ -215,13 +231,13 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
 
 @dataclass(frozen=True)
 class _Validation:
-    """A model that was fitted without each ratio in turn, where it has been measured.
+    """The results of a model that was fitted to all ratios, and without each ratio in turn.
 
     Attributes:
-      predicted: The predicted metrics, standardised, [K, N].
-      left_out: The residuals of each ratio where it is left out, [K, N].
-      errors: Those of the goal, [N]; 0 where a metric is missing.
-      parameters: How many are spent on each metric, [K].
+      predicted: The metrics that the fit to all ratios predicts, standardised, [K, N].
+      left_out: The residuals at each ratio of the fit without it, [K, N].
+      errors: The errors of the goal at each ratio of the fit without it, [N]; 0 if the goal is not measured.
+      parameters: The effective number of parameters for each metric, [K].
     """
 
     predicted: np.ndarray
@@ -232,9 +248,9 @@ class _Validation:
 
 def _validate(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Validation:
     size = len(data.ratios)
-    seen = np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
+    masks = np.concatenate([np.ones((1, size)), 1 - np.eye(size)])
     rows = zip(fits, data.values, data.weights, strict=True)
-    fitted = [fit(data.ratios, np.broadcast_to(values, seen.shape), weights * seen) for fit, values, weights in rows]
+    fitted = [fit(data.ratios, np.broadcast_to(values, masks.shape), weights * masks) for fit, values, weights in rows]
     predictions = np.stack([each.predict(data.ratios[None]) for each in fitted])  # [K, 1 + N, N]
     without = np.diagonal(predictions[:, 1:], axis1=1, axis2=2)
     errors = np.where(data.measured, data.goals - data.goal(without[:, None])[0], 0)
@@ -244,13 +260,20 @@ def _validate(data: _Data, fits: Sequence[Callable[..., Fitted]]) -> _Validation
 def _judge(
     data: _Data, validations: Mapping[str, _Validation], random: np.random.Generator, *, constant: bool
 ) -> tuple[dict[str, float], str, dict[str, int]]:
-    """The error of each model, the one that is chosen, and how many draws each of the bootstrap's models has.
+    """Choose a model, and the models of the bootstrap.
 
-    Few ratios make an error uncertain: each draw weighs them anew, and takes a model by its likelihood then. Source:
-    Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018), pseudo-BMA+.
+    With few ratios an error is uncertain: each draw weights the ratios anew, and draws a model by its likelihood under
+    these weights. Source: Y. Yao et al., Using stacking to average Bayesian predictive distributions (2018),
+    pseudo-BMA+.
 
     Args:
+      data: The measurements.
+      validations: The results of each model.
+      random: The generator of the draws.
       constant: Whether the goal may be the same at all ratios.
+
+    Returns:
+      The error of each model, the name of the chosen model, and the number of draws for each model of the bootstrap.
     """
     squares = np.stack([data.judged * validation.errors**2 for validation in validations.values()])
     errors = dict(zip(validations, np.sqrt(squares.sum(1) / data.judged.sum()).tolist(), strict=True))
@@ -259,23 +282,32 @@ def _judge(
     else:
         model = min((name for name in errors if name != "constant"), key=errors.__getitem__)
     size = data.judged.sum() ** 2 / (data.judged**2).sum()
-    weighed = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
-    likelihoods = random.gumbel(size=weighed.shape) - size / 2 * weighed
+    log_errors = np.log(random.exponential(size=(_DRAWS, len(data.ratios))) @ squares.T + 1e-300)
+    likelihoods = random.gumbel(size=log_errors.shape) - size / 2 * log_errors
     if not constant:
         likelihoods[:, list(validations).index("constant")] = -np.inf
-    chosen = likelihoods.argmax(1)
-    numbers = zip(validations, np.bincount(chosen, minlength=len(validations)).tolist(), strict=True)
+    indices = likelihoods.argmax(1)
+    numbers = zip(validations, np.bincount(indices, minlength=len(validations)).tolist(), strict=True)
     return errors, model, {name: number for name, number in numbers if number}
 
 
 def _noise(
     data: _Data, validations: Iterable[_Validation], at_best: np.ndarray, random: np.random.Generator
 ) -> tuple[float, float]:
-    """The deviation of the goal at the best ratio, where few ratios have several jobs, and its degrees of freedom.
+    """Estimate the deviation of the goal at the best ratio from residuals, if few ratios have several jobs.
 
-    It is what the model that leaves least leaves, for the parameters that it spends, as in Mallows's Cp: a model that
-    misses something leaves more than noise. What all metrics of a job have in common is told by the correlation of
-    their residuals.
+    It is that of the model with the least residual variance, corrected for its parameters as in Mallows's Cp: a model
+    that misses something leaves more than noise. The correlation of the residuals of different metrics estimates the
+    noise that all metrics of a job share.
+
+    Args:
+      data: The measurements.
+      validations: The results of the models.
+      at_best: The predicted metrics at the best ratio, standardised, [K, 1].
+      random: The generator of the draws.
+
+    Returns:
+      The deviation, and its degrees of freedom.
     """
     number = data.counts.astype(bool).sum(1)
     weights = data.weights * (data.counts.sum(1) / data.weights.sum(1))[:, None]
@@ -283,14 +315,14 @@ def _noise(
     for validation in validations:
         free = number - validation.parameters
         enough = (free >= np.minimum(_SPARE, (number - 1) / 2)).all()
-        rest = (data.values - validation.predicted) * np.sqrt(weights / np.maximum(free, 1)[:, None])
-        spread = np.sqrt((rest**2).sum(1, keepdims=True)) + 1e-12
+        residuals = (data.values - validation.predicted) * np.sqrt(weights / np.maximum(free, 1)[:, None])
+        spread = np.sqrt((residuals**2).sum(1, keepdims=True)) + 1e-12
         if enough and (size := np.log(spread).mean()) < least:
-            least, deviations, parts, freedom = size, spread, rest / spread, free.mean()
+            least, deviations, parts, freedom = size, spread, residuals / spread, free.mean()
     metrics = len(data.values)
     common = np.clip(((parts.sum(0) ** 2).sum() - metrics) / max(metrics * (metrics - 1), 1), 0, 1)
-    own, alike = random.normal(size=(metrics, 4000)), random.normal(size=4000)
-    draws = at_best + deviations * (np.sqrt(1 - common) * own + np.sqrt(common) * alike)
+    separate, shared = random.normal(size=(metrics, 4000)), random.normal(size=4000)
+    draws = at_best + deviations * (np.sqrt(1 - common) * separate + np.sqrt(common) * shared)
     return float(data.goal(draws[:, None]).std()), float(freedom * (metrics * (1 - common) + common))
 
 
@@ -301,13 +333,13 @@ def _bootstrap(
     number: int,
     random: np.random.Generator,
 ) -> list[Fitted]:
-    """Fits to predictions with noise: the wild bootstrap, whose residuals are those of ratios left out.
+    """Fit a model to its predictions with noise, the wild bootstrap, whose residuals are those at ratios left out.
 
-    The median, which is 1.5 deviations of normal ones, counts as much as a ratio's own: a residual may be small by
-    chance, and that of a corner, which is far from all others, says little of noise.
+    The typical residual, 1.5 times the median of their sizes, counts as much as the ratio's own: a residual may be
+    small by chance, and that of a corner, which is far from all other ratios, says little about noise.
     """
-    usual = 1.5 * np.median(np.abs(validation.left_out[:, data.measured]), 1, keepdims=True)
-    residuals = np.sqrt((np.minimum(validation.left_out**2, 4 * usual**2) + usual**2) / 2)
+    typical = 1.5 * np.median(np.abs(validation.left_out[:, data.measured]), 1, keepdims=True)
+    residuals = np.sqrt((np.minimum(validation.left_out**2, 4 * typical**2) + typical**2) / 2)
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
     values = validation.predicted[:, None] + residuals[:, None] * noise
     return [
@@ -317,23 +349,23 @@ def _bootstrap(
 
 
 def _combinations(data: _Data, number: int, random: np.random.Generator) -> np.ndarray:
-    """Ratios inside what was tried, [number, num_sources]: the tried ones, and random combinations of them."""
+    """The tried ratios and random convex combinations of them, [number, num_sources]."""
     weights = random.dirichlet(np.full(len(data.ratios), 0.3), size=max(number - len(data.ratios), 0))
     return np.concatenate([data.ratios, weights @ data.ratios])[:number]
 
 
 def _best(data: _Data, model: str, fitted: Sequence[Fitted], number: int, random: np.random.Generator) -> np.ndarray:
-    """The best ratio by each of several fits of a model, [number, num_sources]."""
-    if model == "constant":  # any ratio is as good
+    """The best ratio under each of several fits of a model, [number, num_sources]."""
+    if model == "constant":  # all ratios are equally good
         return _combinations(data, len(data.ratios) + number, random)[-number:]
     return _search(data, lambda at: data.evidence.sign * data.goal_at(fitted, at), number, random)
 
 
 def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator) -> np.ndarray:
-    """The best ratio of each of several goals, [number, num_sources], by differential evolution.
+    """Maximise each of several goals by differential evolution; returns the best ratios, [number, num_sources].
 
-    Source: R. Storn, K. Price, Differential evolution (1997). Differences of ratios keep their sum, and stay among
-    the combinations of those that were tried.
+    Source: R. Storn, K. Price, Differential evolution (1997). A step is a combination of differences of ratios, so
+    that shares keep their sum; it is shortened where a share would leave the range of those tried.
     """
     begin = _combinations(data, 512, random)
     values = np.broadcast_to(goal(begin[None]), (number, len(begin)))
@@ -345,27 +377,29 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
         best = ratios[rows, values.argmax(1)[:, None]]
         one, two = random.integers(size, size=(2, number, size))
         step = 0.5 * (best - ratios) + 0.6 * (ratios[rows, one] - ratios[rows, two])
-        # As far as the bounds of the shares allow.
+        # The share of the step after which the first share reaches a bound.
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(step > 0, (high - ratios) / step, np.where(step < 0, (low - ratios) / step, np.inf))
-        tried = ratios + np.clip(room.min(-1, keepdims=True), 0, 1) * step
-        reached = goal(tried)
-        better = reached > values
-        ratios, values = np.where(better[..., None], tried, ratios), np.where(better, reached, values)
+        trials = ratios + np.clip(room.min(-1, keepdims=True), 0, 1) * step
+        trial_goals = goal(trials)
+        better = trial_goals > values
+        ratios, values = np.where(better[..., None], trials, ratios), np.where(better, trial_goals, values)
     return np.asarray(ratios[np.arange(number), values.argmax(1)].clip(0, 1))
 
 
 def _at_ends(data: _Data, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each share of the best ratio is the least, or the largest, of those tried, and not 0 or 1."""
+    """Whether each share of the best ratio is the least of those tried but not 0, or the largest but not 1."""
     low, high = data.ratios.min(0), data.ratios.max(0)
     return (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
 
 
 def _verdict(data: _Data, best: np.ndarray, gains: np.ndarray, noises: np.ndarray) -> Literal["clear", "edge", "noise"]:
-    """See `Answer`; where the ratios that were tried differ.
+    """The verdict, see `Answer`, if the curve is not flat.
 
     Args:
-      gains: Draws of how much better the best ratio is than equal shares.
+      data: The measurements.
+      best: The best ratio.
+      gains: Draws of the gain of the best ratio over equal shares; positive if it is better.
       noises: Draws of the noise.
     """
     if (gains > _CLEAR * noises).mean() < 0.5:
@@ -374,10 +408,11 @@ def _verdict(data: _Data, best: np.ndarray, gains: np.ndarray, noises: np.ndarra
 
 
 def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generator) -> bool:
-    """Whether goals that were measured differ by more than two deviations, and by more than means do by chance.
+    """Whether the measured goals differ by more than two deviations, and by more than means do by chance.
 
-    Chance is the range of as many means, of as many jobs each, of a noise that is known by its degrees of freedom, as
-    in Tukey's test. A model may miss such a difference: where few ratios decide, a constant predicts best.
+    As in Tukey's test, chance is the 95 % quantile of the range of as many means of as many jobs each, with the noise
+    drawn by its degrees of freedom. A model may miss such a difference: with few ratios, a constant may have the least
+    error.
     """
     means = random.normal(size=(4000, data.measured.sum())) / np.sqrt(data.num_goals[data.measured])
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, 4000))
@@ -388,22 +423,22 @@ def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generat
 def _propose(
     data: _Data, best: np.ndarray, beyond: np.ndarray, promise_at: Combine, number: int, random: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """The ratios to try next, [number, num_sources], and the most that any promises."""
-    # Where nothing promises more, the best itself is the first, if it has not been tried.
-    inside = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
-    promise, there = promise_at(inside), promise_at(beyond)
-    tried = np.min([np.abs(inside - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
-    promise = np.where(tried, 0, promise)
-    # A ratio that was tried, with the seeds there are, is proposed where there is no other alone.
-    worth = np.where(tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
-    first = beyond[there.argmax()] if len(beyond) else inside[worth.argmax()]
-    return _spread(inside, worth, first, number), float(max(*promise, *there))
+    """The ratios to try next, [number, num_sources], and the largest improvement that any promises."""
+    # If none promises more, the best ratio itself comes first, unless it has been tried.
+    candidates = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
+    promise, promise_beyond = promise_at(candidates), promise_at(beyond)
+    is_tried = np.min([np.abs(candidates - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
+    promise = np.where(is_tried, 0, promise)
+    # A ratio that was tried is only proposed if there is no other.
+    worth = np.where(is_tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
+    first = beyond[promise_beyond.argmax()] if len(beyond) else candidates[worth.argmax()]
+    return _spread(candidates, worth, first, number), float(max(*promise, *promise_beyond))
 
 
 def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:
-    """Ratios half the way on from the best to 0, or to 1, in each share at an edge; the others keep their proportions.
+    """Ratios beyond the edge, one per share at an edge, which moves halfway to 0 or 1; the rest keeps its proportions.
 
-    None are given that differ from the best by no more than a share is known to.
+    Ratios that differ from the best by no more than `_LEAST` are left out.
     """
     ratios, (at_low, at_high) = np.empty((0, len(best))), _at_ends(data, best)
     for i in np.flatnonzero(at_low | at_high):
@@ -416,7 +451,7 @@ def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:
 
 
 def _spread(candidates: np.ndarray, worth: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
-    """The first ratio, and others that are worth most, each a little away from those before."""
+    """The first ratio, and the candidates of most worth that are not too close to those before."""
     chosen = [first]
     while len(chosen) < number:
         distance = np.min([np.abs(candidates - each).sum(1) for each in chosen], 0)

@@ -1,4 +1,4 @@
-"""A sweep's figure: what each setting reaches, and which is best."""
+"""The figure of a sweep: the metrics of each setting, and which setting is best."""
 
 from __future__ import annotations
 
@@ -38,10 +38,18 @@ _MARKED: Mapping[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 4}
 def draw(
     results: Sequence[Result], chosen: Setting | None, metric: str, suggestion: Suggestion | str = ""
 ) -> Figure | None:
-    """Draw the metrics of a sweep against what was swept, mean and band (± one deviation) over the seeds.
+    """Draw the metrics of a sweep against the swept keys: the mean and a band of ± one deviation over the seeds.
 
-    The setting `chosen` is marked, and the family of the metric is drawn with it, such as the accuracy of each source.
-    A suggestion goes over the curve of two sources, and in its place for more. None where no job has anything to draw.
+    Args:
+      results: The results of the jobs.
+      chosen: The best setting, which is marked; the family of the metric is then drawn, such as the accuracy of each
+        source. None if no job reports the metric.
+      metric: The metric that the sweep is judged by.
+      suggestion: The suggestion, which is drawn over the curve of two sources, and replaces it for more sources; or the
+        reason why there is none.
+
+    Returns:
+      The figure; None if no job has anything to draw.
     """
     names = related(results, metric)
     groups = [group for group in seed_groups(results) if any(group.mean(name) is not None for name in names)]
@@ -67,7 +75,7 @@ def draw(
 
 
 def _named(axis: Axes, metric: str, share: str = "share") -> None:
-    """Label the axes of shares and of a metric, in the units that tables have."""
+    """Format the axes of shares and of a metric in the units of tables, and label the axis of the metric."""
     axis.set_ylabel(readable(metric))
     for shown, of_axis in ((share, axis.xaxis), (metric, axis.yaxis)):
         if (formatter := _percent(shown)) is not None:
@@ -75,7 +83,7 @@ def _named(axis: Axes, metric: str, share: str = "share") -> None:
 
 
 def _percent(metric: str) -> Any:
-    """How ticks of a share or an accuracy are written; None for metrics that are no shares of anything."""
+    """The formatter of ticks for shares and accuracies; None for other metrics."""
     from matplotlib.ticker import PercentFormatter
 
     return PercentFormatter(1, symbol=" %") if metric.startswith(("share", "accuracy")) else None
@@ -86,7 +94,7 @@ def _family(metric: str) -> str:
 
 
 def _shares(groups: Sequence[Setting]) -> list[str]:
-    """The sources that all settings mix, if their shares differ."""
+    """The sources that all settings mix, if their shares differ between settings; otherwise none."""
     targets = [{name: source["target"] for name, source in group.first.sources.items()} for group in groups]
     common = [name for name in targets[0] if all(name in shares for shares in targets)]
     return common if len({tuple(shares[name] for name in common) for shares in targets}) > 1 else []
@@ -102,22 +110,22 @@ def _against_swept(
     shares: Sequence[str],
 ) -> None:
     x_key, places, label, ticks = _axis(groups, keys, shares)
-    others = [key for key in keys if key != x_key]
+    other_keys = [key for key in keys if key != x_key]
     lines: dict[str, list[Setting]] = {}
     for group in groups:
-        lines.setdefault(_text(group, others), []).append(group)
+        lines.setdefault(_text(group, other_keys), []).append(group)
     several = len(lines) > 1 and all(len(line) > 1 for line in lines.values())
-    if several:  # a line each would be too many to read: the metric that decides
+    if several:  # lines for the whole family would be too many to read
         for i, (text, line) in enumerate(lines.items()):
             _line(axis, line, places, family[0], color_of(i), text)
         _named(axis, family[0], label)
     else:
-        # The metric that decides lies under the others, as a broad line: the worst source's hides none of them.
+        # A broad line under the others: the metric of the worst source coincides with that of one source at each point.
         broad = {"linewidth": 7, "alpha": 0.25, "marker": ""}
         _line(axis, groups, places, family[0], _METRIC_COLOR, readable(family[0]), band=len(family) == 1, **broad)
         sources = list(groups[0].first.sources)
         for name in family[1:]:
-            source = name.partition("/")[2]  # the mean is none, and apart from their colours
+            source = name.partition("/")[2]  # the mean is no source, and has a grey dashed line
             color, style = (color_of(sources.index(source)), "-") if source in sources else ("#555555", "--")
             _line(axis, groups, places, name, color, readable(name), linestyle=style)
         _named(axis, family[0] if len(family) == 1 else _family(metric), label)
@@ -134,7 +142,7 @@ def _against_swept(
 
 
 def _legend(axis: Axes) -> None:
-    """A legend below an axis and its names, where it hides no point."""
+    """Draw the legend below the axis and its labels, where it hides no point."""
     from matplotlib.transforms import ScaledTranslation
 
     turned = max((len(label.get_text()) for label in axis.get_xticklabels() if label.get_rotation()), default=0)
@@ -156,7 +164,7 @@ def _same(groups: Sequence[Setting], chosen: Setting) -> Setting | None:
 def _axis(
     groups: Sequence[Setting], keys: Sequence[str], shares: Sequence[str]
 ) -> tuple[str | None, dict[int, float], str, list[str]]:
-    """The key along the axis, each setting's place on it, its label, and its ticks where places are no numbers."""
+    """The key along the axis, the place of each setting on it, its label, and its ticks if the values are texts."""
     if shares:
         source = _source_on_axis(keys, shares)
         key = next((key for key in keys if key.startswith("mix.")), None)
@@ -211,11 +219,11 @@ def _star(
 def _against_source_share(
     axis: Axes, keys: Sequence[str], groups: Sequence[Setting], chosen: Setting, family: str, shares: Sequence[str]
 ) -> None:
-    others = [key for key in keys if not key.startswith("mix.")]
-    fixed = _text(chosen, others)
-    groups = [group for group in groups if _text(group, others) == fixed]
+    other_keys = [key for key in keys if not key.startswith("mix.")]
+    fixed = _text(chosen, other_keys)
+    groups = [group for group in groups if _text(group, other_keys) == fixed]
     ratios = np.array([[group.first.sources[source]["target"] for source in shares] for group in groups])
-    # Where several shares vary freely, a line from job to job would show changes that come of the other shares.
+    # If several shares vary freely, a line from job to job would show changes that the other shares cause.
     along_a_line = len(ratios) < 3 or np.linalg.matrix_rank(ratios[1:] - ratios[0], 1e-3) < 2
     style = {} if along_a_line else {"linestyle": "", "alpha": 0.8}
     for i, source in enumerate(shares):
@@ -232,7 +240,7 @@ def _against_source_share(
 
 
 def draw_suggestion(suggestion: Suggestion) -> Figure:
-    """Draw a suggestion: a curve for two sources, a ternary map for three, the dependence on each share for more."""
+    """Draw a suggestion: a curve for two sources, a ternary map for three, or a curve per source for more."""
     figure = canvas(7, 4.4)
     axis = figure.subplots()
     if len(suggestion.names) == 2:
@@ -253,14 +261,14 @@ def _title(suggestion: Suggestion) -> str:
 
 
 def _curve(axis: Axes, suggestion: Suggestion, source: str) -> None:
-    """The fitted mean, its band and the best share with its interval, over the share of one of two sources."""
+    """Draw the fitted mean, its band and the best share with its interval, over the share of one of two sources."""
     answer, names = suggestion.answer, list(suggestion.names)
     place = names.index(source.partition(".")[0])
-    tried = suggestion.shares[:, place]
-    shares = np.linspace(tried.min(), tried.max(), 201)
+    tried_shares = suggestion.shares[:, place]
+    shares = np.linspace(tried_shares.min(), tried_shares.max(), 201)
     ratios = np.stack([shares, 1 - shares], 1)[:, :: -1 if place else 1]
     mean, low, high = answer.goal(ratios)
-    # Of what was measured and fitted: a band may be broad where little was tried.
+    # The limits do not include the band, which may be broad where few ratios were tried.
     least, most = axis.get_ylim()
     limits = min(least, 1.02 * mean.min() - 0.02 * most), max(most, 1.02 * mean.max() - 0.02 * least)
     fitted = f"fitted {readable(suggestion.goal.metric)}"
@@ -287,7 +295,7 @@ _HEIGHT = 3**0.5 / 2
 
 
 def _ternary(axis: Axes, suggestion: Suggestion) -> None:
-    """The prediction over the simplex of three sources, where ratios were tried, the jobs and the best's region."""
+    """Draw the prediction over the tried part of the simplex of three sources, the jobs, and the region of the best."""
     answer = suggestion.answer
     steps = np.linspace(0, 1, 61)
     grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b < 1 + 1e-9]).clip(0)
@@ -302,7 +310,7 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
         colors = "viridis" if suggestion.goal.kind == "max" else "viridis_r"
         x, y = (grid @ corners).T
         filled = axis.tricontourf(x, y, predicted, levels=levels, cmap=colors, extend="both")
-        filled.set_edgecolor("face")  # between bands without edges, the page would shine through in the SVG
+        filled.set_edgecolor("face")  # without edges, the SVG shows gaps between the bands
         bar = axis.figure.colorbar(filled, ax=axis, shrink=0.8, format=_percent(suggestion.goal.metric))
         bar.set_label(f"predicted {readable(suggestion.goal.metric)}")
         outside = np.maximum(answer.interval[:, 0] - grid, grid - answer.interval[:, 1]).max(1)
@@ -315,7 +323,7 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
     axis.plot(*(answer.next @ corners).T, "x", color="#ff5a36", label="next")
     for name, (x, y) in zip(suggestion.names, corners, strict=True):
         axis.annotate(f"{name} 100 %", (x, y), (0, 6 if y else -14), textcoords="offset points", ha="center")
-    for share in (0.2, 0.4, 0.6, 0.8):  # lines of one share of one source
+    for share in (0.2, 0.4, 0.6, 0.8):  # lines of equal share of each source
         for i in range(3):
             ends = np.roll([[share, 1 - share, 0], [share, 0, 1 - share]], i, axis=1) @ corners
             axis.plot(*ends.T, color="#9c9c9c", linewidth=0.5, alpha=0.7, zorder=1.5)
@@ -325,13 +333,13 @@ def _ternary(axis: Axes, suggestion: Suggestion) -> None:
 
 
 def _dependence(axis: Axes, suggestion: Suggestion) -> None:
-    """The prediction over the share of each of many sources, of which the others divide the rest as in the best."""
+    """Draw the prediction over the share of each source; the others divide the rest as in the best ratio."""
     answer = suggestion.answer
-    tried = zip(suggestion.shares.min(0), suggestion.shares.max(0), strict=True)
-    for i, (name, (low, high)) in enumerate(zip(suggestion.names, tried, strict=True)):
-        others = np.where(np.arange(len(answer.best)) == i, 0, answer.best + 1e-9)
+    ranges = zip(suggestion.shares.min(0), suggestion.shares.max(0), strict=True)
+    for i, (name, (low, high)) in enumerate(zip(suggestion.names, ranges, strict=True)):
+        other_shares = np.where(np.arange(len(answer.best)) == i, 0, answer.best + 1e-9)
         shares = np.linspace(low, high, 101)
-        ratios = (1 - shares)[:, None] * others / others.sum()
+        ratios = (1 - shares)[:, None] * other_shares / other_shares.sum()
         ratios[:, i] = shares
         best, (least, most) = answer.best[i], answer.interval[i]
         label = f"{name}: {percent(best)} ({percent(least)} to {percent(most)})"

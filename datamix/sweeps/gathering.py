@@ -1,4 +1,4 @@
-"""The end of a sweep: a table in the console, and files for people and for programs."""
+"""The report on a sweep: a table in the console, and files for people and for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, se
 from datamix.sweeps.suggesting import SCHEDULED, Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
-_NOTES = 5  # of all jobs, in the console; each job's report has all of its own
+_NOTES = 5  # shown in the console and on the page; the report of each job has all of its notes
 
 
 def gather(
@@ -32,23 +32,35 @@ def gather(
     num_next: int = 3,
     rounds: int = 0,
 ) -> list[dict[str, Any]]:
-    """Print a sweep's table, write `sweep.json`, `.csv`, `.png` and `.html`, and return the rows of the first.
+    """Print the table of a sweep, and write `sweep.json`, `.csv`, `.png` and `.html`.
 
-    Where jobs of one sweep have tried several ratios, the suggestion is printed, drawn, and written as `suggest.json`;
-    each row has what is `predicted` at its ratio. So is the mixture of predictions, as `mixmin.json`, where jobs of one
-    source each have kept theirs. Where `rounds` are still to come, nothing is printed, if the next one
-    promises something.
+    If the jobs of one sweep have tried several ratios, the suggestion is printed, drawn, and written to `suggest.json`,
+    and each row has the goal `predicted` at its ratio. The mixture of predictions is printed and written to
+    `mixmin.json` if jobs that train on one source each have kept their predictions.
+
+    Args:
+      sweeps: The results of each sweep by its directory; several sweeps are compared.
+      directory: The directory of the files.
+      metric: The setting `sweep.metric`.
+      goal: The setting `sweep.goal`.
+      goal_weights: The setting `sweep.goal_weights`.
+      num_next: The number of ratios to propose.
+      rounds: The number of rounds that may follow; if there are any and the suggestion is promising, nothing is
+        printed.
+
+    Returns:
+      The rows of `sweep.json`.
     """
     out = console()
     several = len(sweeps) > 1
-    results = [replace(each, sweep=str(path) if several else "") for path, of in sweeps.items() for each in of]
+    results = [replace(each, sweep=str(path) if several else "") for path, jobs in sweeps.items() for each in jobs]
     results, judged = weighted(results, metric, goal, goal_weights or {})
     metric, goal = judged.metric, judged.kind
     chosen = best(seed_groups(results), metric, goal)
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     mixture = mixmin(results, judged)
     lines = rows(results, chosen, directory)
-    for name in (SUGGESTION, MIXMIN):  # of fewer jobs
+    for name in (SUGGESTION, MIXMIN):  # from an earlier report on fewer jobs
         (directory / name).unlink(missing_ok=True)
     if isinstance(suggestion, Suggestion):
         out.quiet = rounds > 0 and suggestion.promising
@@ -90,11 +102,15 @@ def gather(
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
-    """The notes of all jobs, each with the jobs whose it is, where these are not all."""
+    """The notes of all jobs; a note that some finished jobs lack begins with the numbers of the jobs that have it."""
     jobs: dict[str, list[str]] = {}
     for result in results:
         for note in result.notes:
             jobs.setdefault(note, []).append(str(result.job))
     num_done = sum(result.status == "done" for result in results)
-    heads = {note: f"job{'s' * (len(of) > 1)} {', '.join(of)}: " for note, of in jobs.items() if len(of) < num_done}
+    heads = {
+        note: f"job{'s' * (len(numbers) > 1)} {', '.join(numbers)}: "
+        for note, numbers in jobs.items()
+        if len(numbers) < num_done
+    }
     return [heads.get(note, "") + note for note in jobs]

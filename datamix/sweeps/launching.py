@@ -1,4 +1,4 @@
-"""How jobs run in one process; under `hydra/launcher=vmap`, they are trained together before."""
+"""Launch jobs in one process; under `hydra/launcher=vmap`, their models are trained together first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 def check_execution(execution: object) -> None:
-    """Refuse what is no way to execute jobs."""
+    """Check the setting `hydra.launcher.execution`.
+
+    Raises:
+      ConfigError: It is not "auto", "threads" or "vmap".
+    """
     if execution not in _EXECUTIONS:
         advice = hint(str(execution), _EXECUTIONS)
         raise ConfigError(key="hydra.launcher.execution", value=execution, hint=advice)
@@ -46,10 +50,19 @@ def check_execution(execution: object) -> None:
 def launch(
     launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], first_job: int, execution: str | None = None
 ) -> list[JobReturn]:
-    """Run jobs one after another; where there is an `execution`, those that train a model have been trained together.
+    """Run jobs one after another; with an `execution`, those that train a model are trained together first.
 
-    A job that is not trained, or cannot be with others, runs as under Hydra's own launcher; so does one that a mistake
-    ends, and says so itself. See `datamix.training.replicas.execution_of` for `execution`.
+    Any job whose model has not been trained then runs by itself, and reports its own error if it has one.
+
+    Args:
+      launcher: Hydra's launcher, after its setup.
+      job_overrides: The overrides of each job.
+      first_job: The number of the first job.
+      execution: The way to train models together, see `datamix.training.replicas.execution_of`; None to train each in
+        its job.
+
+    Returns:
+      What Hydra returns for each job.
     """
     config, context = launcher.config, launcher.hydra_context
     task: Callable[..., Any] | None = launcher.task_function
@@ -63,7 +76,7 @@ def launch(
     trained = {}
     if execution is not None:
         composed = list(composed)
-        configure_log(composed[0][0].hydra.job_logging, config.hydra.verbose)  # else libraries say all that they do
+        configure_log(composed[0][0].hydra.job_logging, config.hydra.verbose)  # otherwise libraries log too much
         trained = _train(composed, execution)
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     returned = []
@@ -79,23 +92,25 @@ def launch(
 def _composed(
     config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]], first_job: int
 ) -> Iterator[tuple[DictConfig, DictConfig]]:
-    """The configuration of each job, with Hydra's part and without."""
+    """The configuration of each job with Hydra's part, and without it."""
     for number, overrides in enumerate(job_overrides, start=first_job):
         node = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(node):
             node.hydra.job.id, node.hydra.job.num = str(number), number
-        plain = DictConfig({})  # `without_hydra` makes a copy, and the node is the job's own
+        plain = DictConfig({})  # `without_hydra` would copy the node, which no other job uses
         with flag_override(plain, "no_deepcopy_set_nodes", True):
             plain.update({key: part for key, part in node.items_ex(resolve=False) if key != "hydra"})
         yield node, plain
 
 
 def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig, context: HydraContext) -> JobReturn:
-    """Run a job as Hydra does, without the six copies that it makes of a configuration, which is the job's own here.
+    """Run a job as Hydra does, but without its six copies of the configuration, which no other job uses.
 
     Args:
+      task: The function that runs the job.
       node: The configuration of the job.
-      config: The same without Hydra's part.
+      config: The configuration without Hydra's part.
+      context: Hydra's context.
     """
     hydra, directory = node.hydra, _directory(node)
     if hydra.job.chdir or hydra.job.env_set:
@@ -119,7 +134,7 @@ def _run(task: Callable[[DictConfig], Any], node: DictConfig, config: DictConfig
         context.callbacks.on_job_start(config=node, task_function=task)
         try:
             job.return_value, job.status = task(config), utils.JobStatus.COMPLETED
-        except Exception as error:  # of whatever class: Hydra raises it once it asks for the value
+        except Exception as error:  # of any class: `JobReturn.return_value` raises it
             job.return_value, job.status = error, utils.JobStatus.FAILED
         context.callbacks.on_job_end(config=node, job_return=job)
     return job
@@ -131,7 +146,7 @@ def _plain(node: Container) -> Any:
 
 @cache
 def _dumper() -> Any:
-    """OmegaConf's way to write YAML, by the emitter in C, which takes a quarter of the time, where PyYAML has one."""
+    """OmegaConf's YAML dumper with the emitter in C, if PyYAML has it, which takes a quarter of the time."""
     dumper: Any = type("_Dumper", (getattr(yaml, "CDumper", yaml.Dumper),), {})
     dumper.yaml_representers = get_omega_conf_dumper().yaml_representers
     return dumper
@@ -140,18 +155,18 @@ def _dumper() -> Any:
 class SharedData:
     """The data of the last job of a sweep that trained a model, for the next one in the same process.
 
-    It belongs to one sweep: another one reads what lies in the files by then.
+    It belongs to one sweep: files may change before another one reads them.
     """
 
     def __init__(self) -> None:
         self._latest: tuple[Config, Data] | None = None
 
     def prepared(self, config: Config, directory: Path) -> Run | DatamixError:
-        """The run of a job that trains a model, or the mistake that keeps it from beginning."""
+        """The run of a job that trains a model, or the error that keeps it from starting."""
         from datamix.training.runs import prepare, same_data
 
         if self._latest is not None and not same_data(self._latest[0], config):
-            self._latest = None  # before other records are read
+            self._latest = None  # free the memory before other records are read
         try:
             run = prepare(config, directory, None if self._latest is None else self._latest[1])
         except DatamixError as error:
@@ -161,7 +176,15 @@ class SharedData:
 
 
 def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) -> dict[int, Any]:
-    """Train the models of several jobs, whose configurations are given with Hydra's part and without."""
+    """Train the models of several jobs together.
+
+    Args:
+      composed: The configuration of each job with Hydra's part, and without it.
+      execution: The way to train them; see `datamix.training.replicas.execution_of`.
+
+    Returns:
+      The runs that have ended, or the errors that kept them from starting, by the index of the job.
+    """
     jobs: dict[int, tuple[Config, Path]] = {}
     for i, (node, plain) in enumerate(composed):
         try:
@@ -171,8 +194,8 @@ def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) ->
                 directory.mkdir(parents=True, exist_ok=True)
                 with hydra_config(node):
                     begin(plain, node.hydra, plain_config(plain), directory)
-                jobs[i] = parse(plain, node.hydra), directory  # once more, as it may go on from a checkpoint now
-        except (DatamixError, OmegaConfBaseException):  # the job itself will say so
+                jobs[i] = parse(plain, node.hydra), directory  # parse again, as `begin` may have set train.resume
+        except (DatamixError, OmegaConfBaseException):  # the job itself will raise it again
             continue
     if not jobs:
         return {}
@@ -189,10 +212,10 @@ def _train(composed: Sequence[tuple[DictConfig, DictConfig]], execution: str) ->
         runs = [run for run in prepared if isinstance(run, Run)]
         with progress(out, sum(run.steps for run in runs), sum(run.step for run in runs)) as advance:
             fit(runs, lambda group: advance(sum(run.step for run in runs), advanced(group)), execution)
-    except Exception as error:  # of whatever class: the fault of one job must not end the others
+    except Exception as error:  # of any class: the error of one job must not end the others
         interruption.check()
         _log.warning("%s: %s. Each job is run by itself.", type(error).__name__, error)
-    # A run that has not come to its end is begun anew, by itself.
+    # A run that has not ended starts again, by itself.
     return {i: run for i, run in zip(jobs, prepared, strict=False) if isinstance(run, DatamixError) or run.ended}
 
 

@@ -1,7 +1,8 @@
-"""MixMin: the best ratio from one run a source, by mixing what their models predict.
+"""MixMin: the best ratio from one run per source, by mixing the predictions of their models.
 
-Source: A. Thudi et al., MixMin: finding data mixtures via convex minimization (arXiv 2502.10510). A model of the mix is
-taken to predict what the models of its sources predict together, weighted by the shares.
+The method assumes that a model trained on a mix predicts the average of the predictions of the models trained on each
+source, weighted by the shares. Source: A. Thudi et al., MixMin: finding data mixtures via convex minimization (arXiv
+2502.10510).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from datamix.sweeps.suggesting import (
 )
 from datamix.training.predictions import read_predictions
 
-_DRAWS = 200  # of the bootstrap
-_STEPS, _GAP = 2000, 1e-5  # at most; how far from the least loss to end, in nats
+_DRAWS = 200  # draws of the bootstrap
+_STEPS, _GAP = 2000, 1e-5  # the most steps; the distance from the least loss at which to stop, in nats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,14 @@ class Mixture:
     """The mixture of predictions with the least loss.
 
     Attributes:
+      names: The names of the sources.
       best: The share of each source, float [num_sources].
-      interval: The bounds of each share that hold 90 % of the bootstrap's, and `best`; [num_sources, 2].
-      loss: The loss of the best mixture on the target, in nats a record, or a token.
-      gain: That minus the loss of the mixture in equal shares, with an interval of 90 %.
-      alone: The loss of the model of each source by itself.
-      target: The weight of each source whose test records are to be predicted; they add up to 1.
+      interval: The bounds of each share, [num_sources, 2], that include `best` and 90 % of the bootstrap.
+      loss: The loss of the best mixture on the target, in nats per record or per token.
+      gain: That loss minus the loss of the mixture in equal shares.
+      gain_interval: The interval of the gain that includes 90 % of the bootstrap.
+      alone: The loss of the model of each source alone.
+      target: The weight of each source whose test records the mixture should predict; they add up to 1.
       num_seeds: The least number of runs of a source.
       reference: A run of one source.
     """
@@ -63,7 +66,7 @@ class Mixture:
     reference: Result
 
     def json(self, suggestion: Suggestion | None = None) -> dict[str, Any]:
-        """The fields of `suggest.json` that there are, and what a sweep predicts at this ratio, as `grid`."""
+        """The contents of `mixmin.json`: fields of `suggest.json`, and the prediction of a sweep here as `grid`."""
         parts, grid = rounded(self.best), None
         ratio = " ".join(share_overrides(self.names, parts))
         if suggestion is not None and set(self.names) <= {*suggestion.names}:
@@ -107,20 +110,29 @@ class Mixture:
         return " ".join(sentences)
 
     def write(self, directory: Path, suggestion: Suggestion | None = None) -> dict[str, Any]:
-        """Write `mixmin.json` and return what it holds."""
+        """Write `mixmin.json`, and return its contents."""
         plain = self.json(suggestion)
         write_text(directory / MIXMIN, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
         return plain
 
 
 def mixmin(results: Sequence[Result], goal: Goal) -> Mixture | None:
-    """The mixture of predictions, where each of two or more sources was trained on alone and predictions were kept.
+    """Find the best mixture of predictions.
 
-    Of several settings, the one that `goal` finds best counts. Its target is the source that the metric is of, or those
-    of `sweep.goal_weights`, or all sources alike; a source that was tested and never trained on may be one.
+    If runs have several settings, those of the setting that is best by `goal` count. The target is the sources of
+    `sweep.goal_weights`, or the source of the metric, or all sources equally; it may include a source that was tested
+    but never trained on.
+
+    Args:
+      results: The results of the jobs.
+      goal: The goal of the sweep.
+
+    Returns:
+      The mixture; None if fewer than two sources have a run that was trained on one source alone and has kept its
+      predictions.
 
     Raises:
-      DataError: Raised when two runs were tested on different records, or a file is damaged.
+      DataError: Two runs were tested on different records, or a file is damaged.
     """
     alone = [each for each in results if each.status == "done" and any(_share_is_1(each, n) for n in names_of(each))]
     read = ((each, read_predictions(each.directory)) for each in alone)
@@ -154,22 +166,29 @@ def mixmin(results: Sequence[Result], goal: Goal) -> Mixture | None:
 def _mixture(
     names: Sequence[str], logs: Mapping[str, Sequence[np.ndarray]], weights: Sequence[np.ndarray], **more: Any
 ) -> Mixture:
-    """The mixture of predictions from the log-probabilities [num_records] of each run, and the weights in the loss."""
+    """Find the best mixture of predictions.
+
+    Args:
+      names: The names of the sources.
+      logs: The log-probabilities of the test records under each run of each source, [num_records].
+      weights: The weights of the records in the loss, for each source of the target.
+      more: Further fields of the mixture.
+    """
     random, num_seeds = np.random.default_rng(0), min(map(len, logs.values()))
     equal, every = np.full(len(names), 1 / len(names)), np.concatenate(weights)
-    # Of several seeds, the mean of their losses: as if the records of each were records of their own.
+    # The loss is the mean over seeds: the records under each seed count as different records.
     all_logs = np.stack([np.concatenate(logs[name][:num_seeds]).astype(float) for name in names])
     all_weights = np.tile(every, num_seeds) / num_seeds
     shares = least(all_logs, all_weights)
     at_best, at_equal = (loss(all_logs, all_weights, each) for each in (shares, equal))
-    drawn, gains = [], []
+    draws, gains = [], []
     for _ in range(_DRAWS):
-        one = np.stack([logs[name][int(random.integers(len(logs[name])))].astype(float) for name in names])
-        again = np.concatenate([of * random.dirichlet(np.ones(len(of))) * len(of) for of in weights])
-        drawn.append(least(one, again, shares))
-        gains.append(loss(one, again, shares) - loss(one, again, equal))
+        run_logs = np.stack([logs[name][int(random.integers(len(logs[name])))].astype(float) for name in names])
+        draw_weights = np.concatenate([of * random.dirichlet(np.ones(len(of))) * len(of) for of in weights])
+        draws.append(least(run_logs, draw_weights, shares))
+        gains.append(loss(run_logs, draw_weights, shares) - loss(run_logs, draw_weights, equal))
     gain = at_best - at_equal
-    low, high = np.quantile([*drawn, shares], (0.05, 0.95), axis=0)
+    low, high = np.quantile([*draws, shares], (0.05, 0.95), axis=0)
     return Mixture(
         names=names,
         best=shares,
@@ -186,6 +205,11 @@ def _mixture(
 def loss(logs: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> float:
     """The loss of a mixture of predictions: minus the weighted sum of the logarithms of its probabilities.
 
+    Args:
+      logs: The log-probabilities of the records, one row per source, [num_sources, num_records].
+      weights: The weight of each record, [num_records].
+      shares: The share of each source, [num_sources].
+
     >>> round(loss(np.log([[0.5, 0.5], [0.1, 0.9]]), np.array([0.5, 0.5]), np.array([1.0, 0.0])), 4)  # ln 2
     0.6931
     """
@@ -194,27 +218,31 @@ def loss(logs: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> float:
 
 
 def least(logs: np.ndarray, weights: np.ndarray, begin: np.ndarray | None = None) -> np.ndarray:
-    """The mixture of predictions with the least `loss`, by exponentiated gradients: shares ∝ shares · exp(-rate · g).
+    """Find the mixture of predictions with the least `loss`, by exponentiated gradient: shares ∝ shares · exp(-rate g).
 
-    The loss is convex. A rate that makes it larger is halved, one that does not doubled; it ends where no mixture is
-    better by more than a small gap, which the gradient tells: its least part, minus its mean by shares.
+    The loss is convex. A rate that increases the loss is halved, any other is doubled. The search stops when no mixture
+    can be better by more than a small gap; the bound is the mean of the gradient, weighted by the shares, minus its
+    least element.
 
     Args:
-      logs: Log-probabilities of the records, one row a source, [num_sources, num_records].
-      weights: The weight of each record, 0 or more.
-      begin: Shares above 0 to begin with; by default equal ones.
+      logs: The log-probabilities of the records, one row per source, [num_sources, num_records].
+      weights: The weight of each record, 0 or more, [num_records].
+      begin: The initial shares; None for equal ones.
+
+    Returns:
+      The share of each source, [num_sources].
 
     >>> least(np.log([[0.9, 0.1], [0.1, 0.9]]), np.array([0.5, 0.5])).tolist()
     [0.5, 0.5]
     """
     equal = np.full(len(logs), 1 / len(logs))
-    # Begun anywhere, none is 0, which it would stay.
+    # No initial share is 0, as it would stay 0.
     shares, rate = equal if begin is None else 0.99 * begin + 0.01 * equal, 1.0
     most = logs.max(0)
     ratios, parts = np.exp(logs - most), weights / weights.sum()
     mixed = shares @ ratios
     for _ in range(_STEPS):
-        gains = ratios @ (parts / mixed)  # minus the gradient; its mean by shares is 1
+        gains = ratios @ (parts / mixed)  # the negative gradient; its mean, weighted by the shares, is 1
         if gains.max() <= 1 + _GAP:
             break
         while True:

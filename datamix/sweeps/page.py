@@ -1,4 +1,4 @@
-"""A sweep as one page: everything in it, nothing fetched."""
+"""A sweep as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ def page(
     directory: Path,
     notes: Sequence[str] = (),
 ) -> str:
-    """A sweep's page, with the figure as SVG; `answer` is the answer, and any suggestion, in sentences and commands."""
+    """The page of a sweep, in HTML.
+
+    Args:
+      results: The results of the jobs.
+      chosen: The best setting; None if no job reports the metric.
+      answer: The answer and any suggestion, in sentences and commands.
+      metrics: The metrics to show.
+      figure: The figure as an SVG file; empty for none.
+      directory: The directory of the page, to which links are relative.
+      notes: The notes of the jobs.
+    """
     done = sum(result.status == "done" for result in results)
     named = directory.resolve().name
     unreal = map(escape, stand_ins(results))
@@ -35,7 +45,7 @@ def page(
         *(f'<p class="warn">{name}: a built-in stand-in was used; this is not real data.</p>' for name in unreal),
         *(f'<p class="dim">Note: {escape(note)}</p>' for note in notes),
         *map(_answer, answer),
-        # A drawing within a page has no declaration of its own.
+        # An SVG element within HTML has no XML declaration.
         f'<div class="figure">{figure[figure.find("<svg") :]}</div>' if figure else "",
         _settings(results, chosen, metrics),
         "<h2>Jobs</h2>",
@@ -60,11 +70,11 @@ def _answer(line: str) -> str:
 
 
 def _settings(results: Sequence[Result], chosen: Setting | None, metrics: Sequence[str]) -> str:
-    """The table of the terminal, with all metrics; empty where each setting has one job."""
+    """The table of settings as in the terminal, but with all metrics; empty if each setting has one job."""
     columns, lines = by_setting(results, chosen, columns_of(metrics))
     if len(lines) == len(results):
         return ""
-    numeric = [  # where every cell begins as a number does, or with the dash of none
+    numeric = [  # whether every cell begins like a number, or is a dash for no value
         name not in ("", "status") and all(each[:1] in "–-0123456789" for each in cells)
         for name, *cells in zip(columns, *lines, strict=True)
     ]
@@ -73,7 +83,7 @@ def _settings(results: Sequence[Result], chosen: Setting | None, metrics: Sequen
 
 
 def _grid(columns: Iterable[tuple[str, bool]], rows: Sequence[str], name: str = "settings") -> str:
-    """A table whose headings sort it, and may be broken after a dot."""
+    """A table that its headings sort; a heading may wrap after a dot."""
     head = "".join(
         f'<th scope="col"{" class=number" if numeric else ""}><button>'
         f"{escape(text).replace('.', '.<wbr>').replace(' %', '&nbsp;%')}</button></th>"
@@ -147,15 +157,16 @@ def _job(i: int, result: Result, directory: Path) -> str:
 
 
 def _curves(result: Result) -> str:
-    """The numbers that the script draws once somebody looks: figures of all jobs would take longer than small models.
+    """The curves of a job as JSON, which the page's script draws when the job is opened.
 
-    Empty for a job that has trained nothing, or has left no whole report.
+    Figures of all jobs would take longer than training small models. It is empty for a job that has trained nothing, or
+    has no complete report.
     """
     with suppress(OSError, ValueError, KeyError):
         report = json.loads((result.directory / REPORT).read_bytes(), parse_constant=lambda _: None)
         sources, curves, losses = report["sources"], report["curves"], report["curves"]["losses"]
         thinned = {"losses": losses[:: 1 + len(losses) // 300], "adapt": report.get("adapt")}
         text = json.dumps(curves | thinned | {"colors": {name: color_of(i) for i, name in enumerate(sources)}})
-        # A name must not end the script.
+        # A "</script>" in a name must not end the script.
         return '<script type="application/json">' + text.replace("<", "\\u003c") + "</script>"
     return ""

@@ -1,4 +1,4 @@
-"""The checks before a sweep begins: which way it searches, what its jobs may change, where they write."""
+"""The checks before a sweep: the direction of its search, what its jobs may change, and where they write."""
 
 from __future__ import annotations
 
@@ -23,22 +23,37 @@ from datamix.sweeps.results import goal_of, written_rounds
 _BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 _SIMPLEX = "hydra_plugins.hydra_datamix.simplex_sweeper.SimplexSweeper"
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-# What the ratio follows: the simplex sweeper draws it itself.
+# The keys that determine the ratio, which the simplex sweeper draws.
 _RATIO = re.compile(r"mix\.(ratio|schedule)|mix\.share(\..+)?|mix\.weights(\.[^.]+)?|source")
 
 
 def config_flags(node: Any) -> list[str]:
-    """The flags with which another command line finds the configs of this one, whose `hydra` part is given."""
+    """The flags with which another command line finds the same configs.
+
+    Args:
+      node: Hydra's part of the configuration.
+    """
     return [f"--config-dir={each.path}" for each in node.runtime.config_sources if each.provider == "command-line"]
 
 
 def is_search(node: DictConfig) -> bool:
-    """Whether a sweeper chooses the jobs one after another, by the results of those before."""
+    """Whether the sweeper chooses each job by the results of those before.
+
+    Args:
+      node: Hydra's part of the configuration.
+    """
     return node.sweeper._target_ not in (_BASIC, _SIMPLEX)
 
 
 def settle(config: DictConfig) -> None:
-    """Fix what Hydra would choose by itself: in a configuration, and as overrides of its jobs."""
+    """Replace some of Hydra's defaults, in the configuration of a sweep and in the overrides of its jobs.
+
+    Args:
+      config: The configuration of the sweep, which is changed in place.
+
+    Raises:
+      ConfigError: A key that a sweep needs is missing.
+    """
     for key in ("hydra.sweeper", "hydra.launcher", "sweep.metric", "sweep.goal"):
         if OmegaConf.select(config, key) is None:
             raise ConfigError("a sweep needs it", key=key, value=None)
@@ -48,13 +63,13 @@ def settle(config: DictConfig) -> None:
     if config.hydra.launcher.get("_target_") == _BASIC_LAUNCHER:
         settled["hydra.launcher._target_"] = "hydra_plugins.hydra_datamix.vmap_launcher.SerialLauncher"
     if sweeper.get("direction") is not None and not OmegaConf.is_list(sweeper.direction):
-        # Optuna's plugin minimises by default: it would look for the worst ratio.
+        # Optuna's plugin minimises by default: it would search for the worst ratio.
         goal = goal_of(config.sweep.metric, config.sweep.goal)
         settled["hydra.sweeper.direction"] = {"max": "maximize", "min": "minimize"}[goal]
     if "max_failure_rate" in sweeper:
-        settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is a trial that fails: the search goes on
+        settled["hydra.sweeper.max_failure_rate"] = 1.0  # a job that fails is one failed trial: the search continues
     if not config.sweep.get("verbose") and OmegaConf.select(config, "hydra.hydra_logging.root.level") == "INFO":
-        settled["hydra.hydra_logging.root.level"] = "WARNING"  # each job says in a line what has come of it
+        settled["hydra.hydra_logging.root.level"] = "WARNING"  # each job prints its result in a line
     settled = {key: value for key, value in settled.items() if key not in chosen}
     for key, value in settled.items():
         OmegaConf.update(config, key, value)
@@ -62,17 +77,26 @@ def settle(config: DictConfig) -> None:
 
 
 def sweep_overrides(config: DictConfig, loader: ConfigLoaderImpl) -> list[Override]:
-    """The overrides of a sweep, with those of `hydra.sweeper.params` first."""
+    """The overrides of a sweep, those of `hydra.sweeper.params` first."""
     params = config.hydra.sweeper.get("params") or {}
     lines = [*(f"{key}={value}" for key, value in params.items()), *_as_typed(config, "task")]
     return list(OverridesParser.create(config_loader=loader).parse_overrides(lines))
 
 
 def grid(config: DictConfig, loader: ConfigLoaderImpl, *, whole: bool = False) -> list[list[str]]:
-    """The overrides of every job, where they are known beforehand; none for a search.
+    """The overrides of every job.
 
-    Jobs of the simplex sweeper by which there are more now than when its rounds began, come after these; `whole` has
-    them, too.
+    Args:
+      config: The configuration of the sweep.
+      loader: Hydra's loader of configs.
+      whole: Whether to include the jobs by which `num_jobs` of the simplex sweeper has grown since its rounds began;
+        these run after the rounds.
+
+    Returns:
+      The overrides of each job; empty for a search, whose jobs are not known beforehand.
+
+    Raises:
+      ConfigError: A setting of the sweeper is wrong, or the sweep has no job.
     """
     if is_search(config.hydra):
         return []
@@ -97,7 +121,7 @@ def grid(config: DictConfig, loader: ConfigLoaderImpl, *, whole: bool = False) -
 def _on_simplex(
     config: DictConfig, loader: ConfigLoaderImpl, overrides: Sequence[Override], jobs: list[list[str]]
 ) -> list[list[str]]:
-    """Each of the jobs in each ratio that the simplex sweeper draws; those of one ratio stand together."""
+    """Every job in every ratio that the simplex sweeper draws, ordered by ratio."""
     from datamix.sweeps.simplex import overrides_of
 
     for override in overrides:
@@ -115,12 +139,16 @@ def _as_typed(config: DictConfig, part: str) -> list[str]:
 
 
 def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
-    """Refuse jobs that set what belongs to the whole sweep, or that `check_hydra_node` refuses."""
+    """Check that no job sets what belongs to the whole sweep, or what `check_hydra_node` refuses.
+
+    Raises:
+      ConfigError: A job does.
+    """
     for key in (str(key) for name in ("params", "search_space") for key in config.hydra.sweeper.get(name) or {}):
         if key.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"{key} cannot be swept; set it for the whole sweep", key="hydra.sweeper")
     fixed, swept = _group_choices(config, loader)
-    # Keys of no group do not reach Hydra's part. Without a swept group, parameters of a sweeper may still name one.
+    # Only config groups reach Hydra's part. If none is swept, the sweeper's `params` may still set one for all jobs.
     for chosen in itertools.product(*swept) if swept or config.hydra.sweeper.get("params") else ():
         node = loader.load_sweep_config(config, [*fixed, *chosen])
         check_hydra_node(node)
@@ -131,7 +159,11 @@ def check_jobs(config: DictConfig, loader: ConfigLoaderImpl) -> None:
 
 
 def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequence[Sequence[str]]) -> None:
-    """Refuse a sweep in which two jobs would write to the same directory."""
+    """Check that no two jobs write to the same directory.
+
+    Raises:
+      ConfigError: Two jobs do.
+    """
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if re.search(r"\bjob\.(num|id)\b", str(raw["subdir"])):
         return
@@ -147,13 +179,13 @@ def check_directories(config: DictConfig, loader: ConfigLoaderImpl, jobs: Sequen
 
 
 def job_directory(node: DictConfig) -> str:
-    """The directory of a job within that of its sweep, as `run_job` finds it."""
+    """The directory of a job within that of its sweep, as Hydra's `run_job` resolves it."""
     with hydra_config(node):
         return os.path.normpath(str(node.hydra.sweep.subdir))
 
 
 def shared_directory(directory: str, first: int, second: int) -> ConfigError:
-    """The error of two jobs that write to one directory."""
+    """The error for two jobs that write to one directory."""
     text, mend = f"jobs {first} and {second} would both write to it", "Put ${hydra.job.num} into it, or leave it out."
     return ConfigError(text, key="hydra.sweep.subdir", value=directory, hint=mend)
 

@@ -1,4 +1,4 @@
-"""The launcher `hydra/launcher=processes`: a job that trains a model, in several processes of this machine."""
+"""The launcher `hydra/launcher=processes`: train the model of a job in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -24,65 +24,71 @@ from datamix.report.files import REPORT
 from datamix.sweeps.preparing import config_flags
 from datamix.training.processes import LAUNCHED
 
-_GRACE_S = 20.0  # for the others to end by themselves, where one has ended badly
+_GRACE_S = 20.0  # how long the others may take to end by themselves after one has failed
 _POLL_S = 0.05
 
 
 def check_number(num_processes: object) -> None:
-    """Refuse what is no number of processes."""
+    """Check the setting `hydra.launcher.num_processes`.
+
+    Raises:
+      ConfigError: It is not a whole number of 1 or more.
+    """
     if type(num_processes) is not int or num_processes < 1:
         raise ConfigError("it is a whole number, 1 or more", key="hydra.launcher.num_processes", value=num_processes)
 
 
 def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfig], dict[str, Any]]) -> dict[str, Any]:
-    """Run the job of the current Hydra context in several processes, each of which is a command line of its own.
+    """Run the job of the current Hydra context in several processes, each with its own command line.
 
-    They train together, see `datamix.training.processes`; the first one shows and writes what a job does.
+    They train together, see `datamix.training.processes`; the first one prints and writes the results.
 
     Args:
       num_processes: The number of processes.
       node: The composed configuration.
-      otherwise: What runs a job that trains no model.
+      otherwise: The function that runs a job that does not train a model.
 
     Returns:
-      The job's report.
+      The report of the job.
 
     Raises:
-      DatamixError: The mistake that has ended the job.
-      ResourceError: A process has ended for another reason.
+      DatamixError: The job has ended with this error.
+      ResourceError: A signal has killed a process.
+      SystemExit: A process was interrupted or terminated.
+      RuntimeError: A process has ended with another error, which is printed.
     """
     if "train" not in node:
         return otherwise(node)
     hydra: Any = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
     quoted = str(directory).replace("'", "\\'")
-    own = [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
+    overrides = [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
     command = [sys.executable, "-m", "datamix", *config_flags(hydra), f"--config-name={hydra.job.config_name}"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(num_processes), LAUNCHED: "1"}
-    # gRPC would ask a proxy for the way to this machine itself; and errors come as a line.
+    # Without these, gRPC would reach this very machine through a proxy, and an error might be more than a line.
     common |= {"no_grpc_proxy": "127.0.0.1", "HYDRA_FULL_ERROR": ""}
     sys.stdout.flush()
     with ExitStack() as stack:
-        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
+        stderr_files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
         processes: list[subprocess.Popen[bytes]] = []
         stack.callback(_end, processes)
         for rank in range(num_processes):
             process = subprocess.Popen(
-                [*command, *hydra.overrides.task, *own],
+                [*command, *hydra.overrides.task, *overrides],
                 cwd=hydra.runtime.cwd,
                 env={"JAX_LOCAL_DEVICE_IDS": str(rank)} | os.environ | common | {"JAX_PROCESS_ID": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=sys.stdout if rank == 0 else subprocess.DEVNULL,
-                stderr=said[rank],
-                start_new_session=True,  # Ctrl-C comes to this process alone, and once to the others from here
+                stderr=stderr_files[rank],
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the others
             )
             processes.append(process)
         first = _wait(processes)
-        texts = [_text(file) for file in said]
-        first = first if texts[first] or processes[first].returncode < 0 else 0  # its message stands for those of all
+        texts = [_text(file) for file in stderr_files]
+        first = first if texts[first] or processes[first].returncode < 0 else 0  # the first process reports for all
         if processes[first].returncode:
             raise _failure(first, len(processes), processes[first].returncode, texts[first])
         sys.stderr.write(texts[0])
@@ -91,7 +97,7 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait until all have ended; returns the rank of the first one that has ended badly, or 0."""
+    """Wait until all have ended, or `_GRACE_S` after the first failure; returns the rank of that failure, or 0."""
     first, until = 0, float("inf")
     while any([process.poll() is None for process in processes]) and time.monotonic() < until:  # noqa: C419  # poll all
         bad = [rank for rank, process in enumerate(processes) if process.returncode]
@@ -102,7 +108,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End those that still run: what ends this process ends them after their next test; a second time, at once."""
+    """End the running processes by SIGTERM, which lets them save a checkpoint; if one has failed, or again, at once."""
     running = [process for process in processes if process.poll() is None]
     try:
         if not any(process.returncode for process in processes):
@@ -122,7 +128,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _failure(rank: int, count: int, code: int, text: str) -> BaseException:
-    """What a process has ended with."""
+    """The exception for a process that has failed."""
     kind, _, rest = text.strip().rpartition("\n")[2].partition(": ")
     if code == 2 and (mistake := errors.of_kind(kind, rest if rank == 0 else f"process {rank}: {rest}")):
         return mistake

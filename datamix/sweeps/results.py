@@ -1,4 +1,4 @@
-"""The results of a sweep's jobs: read from their files, grouped over seeds, compared."""
+"""The results of the jobs of a sweep: read from their files, grouped over seeds, and compared."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from datamix.errors import ConfigError, DataError, printable
 
 RESULT = "result.json"
-"""What each job of a sweep leaves in its directory."""
+"""The file that each job of a sweep writes into its directory."""
 SUGGESTION = "suggest.json"
 MIXMIN = "mixmin.json"
 ROUNDS = "rounds.json"
-"""The rounds by which a sweep has gone on."""
+"""The file of the rounds that have continued a sweep."""
 
-# Ratios are proposed to jobs whose mix.schedule is null, and the sweeper that tries them takes no such key.
+# mix.schedule is among them: it is null in jobs that get a suggestion, and the simplex sweeper refuses that key.
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
 _USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "mse/worst", "loss/worst")  # by task
 
@@ -30,14 +30,19 @@ class Result:
     """The result of one job of a sweep.
 
     Attributes:
-      sweep: The name of the sweep's directory, where several are compared; else empty.
+      sweep: The directory of the sweep if several are compared; otherwise empty.
+      job: The number of the job.
+      directory: The directory of the job.
       overrides: The overrides of its command line, by key.
-      command: The same, as they were given, after the flags that Hydra needs to find what they name.
-      notes: What its report says that a user must not overlook.
       status: "done", "failed" or "interrupted".
-      metrics: Finite numbers, by name.
+      error: The text of the error that ended it; None if it is done.
+      kind: The class of that error; None if it is done or was interrupted.
+      metrics: The finite metrics, by name.
       config: The resolved configuration, without the parts of Hydra and of the sweep.
-      sources: `share`, `target` and `provenance` of each source that it mixed.
+      sources: `share`, `target` and `provenance` of each source of its mix.
+      seconds: How long it took; None if it has not ended.
+      command: The arguments of its command line: the flags that find its configs, then the overrides as typed.
+      notes: The notes of its report.
     """
 
     sweep: str = ""
@@ -56,40 +61,47 @@ class Result:
 
     @property
     def seed(self) -> Any:
+        """The seed of its configuration."""
         return self.config.get("seed")
 
     @property
     def why(self) -> str | None:
+        """The error that ended it, with its kind; None if it is done."""
         return self.error and f"{self.kind or 'Interrupted'}: {self.error}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The results, one or more, of jobs that differ in their seed alone."""
+    """The results, one or more, of jobs that differ only in their seed."""
 
     results: Sequence[Result]
 
     @property
     def first(self) -> Result:
-        """A result with the sources' shares, if there is one."""
+        """The first result that has the shares of the sources; if none has, the first one."""
         return next((result for result in self.results if result.sources), self.results[0])
 
     def values(self, metric: str) -> list[float]:
-        """Those that are known, one a seed: a seed that was run twice says nothing more."""
+        """The known values of a metric, one per seed: a second run with one seed adds no information."""
         done = [each for each in self.results if each.status == "done" and metric in each.metrics]
         return [*{str(each.seed): each.metrics[metric] for each in done}.values()]
 
     def mean(self, metric: str) -> float | None:
-        """Over the seeds; None where no job reports it."""
+        """The mean of a metric over the seeds; None if no job reports it."""
         return statistics.fmean(values) if (values := self.values(metric)) else None
 
     def deviation(self, metric: str) -> float:
-        """Sample standard deviation over the seeds; 0 of one alone."""
+        """The sample standard deviation of a metric over the seeds; 0 for fewer than two."""
         return statistics.stdev(values) if len(values := self.values(metric)) > 1 else 0.0
 
 
 def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
-    """The results of the sweeps that `sweep.dir` names, by directory."""
+    """Read the results of the sweeps that `sweep.dir` names, by directory.
+
+    Raises:
+      ConfigError: A directory does not exist, or has no results.
+      DataError: A result file is damaged.
+    """
     if not directories:
         text = "it is the directory of a sweep, or a list of them: sweep.dir=[A,B]"
         raise ConfigError(text, key="sweep.dir", value=None)
@@ -106,13 +118,17 @@ def read_sweeps(directories: Sequence[str]) -> dict[Path, list[Result]]:
 
 
 def read_results(directory: Path) -> list[Result]:
-    """Read the result files below a sweep's directory, in the order of the jobs."""
+    """Read the result files below the directory of a sweep, in the order of the jobs."""
     results = (read_result(path) for path in directory.rglob(RESULT) if path.is_file())
     return sorted(results, key=lambda result: result.job)
 
 
 def read_result(path: Path) -> Result:
-    """Read one job's result file; a damaged one is a `DataError`."""
+    """Read the result file of a job.
+
+    Raises:
+      DataError: The file is damaged.
+    """
     try:
         plain = json.loads(path.read_bytes())
         done = plain["status"] == "done"
@@ -121,7 +137,7 @@ def read_result(path: Path) -> Result:
             job=int(plain["job"]),
             directory=path.parent,
             overrides=by_key(plain["overrides"]),
-            # A job that has begun and not ended was killed.
+            # The status of a job that was killed is still "begun".
             status=plain["status"] if done or plain["status"] == "failed" else "interrupted",
             error=plain["error"] or (None if done else "it did not come to its end"),
             kind=plain["kind"],
@@ -138,8 +154,15 @@ def read_result(path: Path) -> Result:
 
 
 def written_rounds(directory: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The rounds by which a sweep has gone on: `ratios`, `seeds`, the job that they are `like`, and whether more
-    `num_jobs` were `asked` for; and the number of the first one's first job. Without any, there are 0 and none.
+    """Read the rounds that have continued a sweep.
+
+    Returns:
+      The number of the first job of the first round, and the rounds: `ratios`, `seeds`, the number of the job that has
+      the same other settings (`like`), and whether a larger `num_jobs` has `asked` for the round. 0 and an empty list
+      if there are no rounds.
+
+    Raises:
+      DataError: The file is damaged.
     """
     path = directory / ROUNDS
     if not path.is_file():
@@ -171,7 +194,7 @@ def by_key(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def sets_no_ratio(override: str) -> bool:
-    """Whether an override sets neither the ratio nor the seed, nor how a sweep is judged and run.
+    """Whether an override sets neither the ratio, nor the seed, nor a key of `sweep`.
 
     >>> [sets_no_ratio(each) for each in ("mix.share.a=0.5", "mix.schedule=null", "seed=1", "mix.window=8")]
     [False, False, False, True]
@@ -180,7 +203,7 @@ def sets_no_ratio(override: str) -> bool:
 
 
 def seed_groups(results: Sequence[Result]) -> list[Setting]:
-    """Group results that differ in their seed alone, in the order of their first jobs."""
+    """Group results that differ only in their seed, in the order of their first jobs."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         rest = {key: value for key, value in result.config.items() if key != "seed"}
@@ -189,25 +212,29 @@ def seed_groups(results: Sequence[Result]) -> list[Setting]:
 
 
 def swept(results: Sequence[Result]) -> list[str]:
-    """The keys of the overrides that differ from job to job, the seed not among them."""
+    """The keys of the overrides that differ between jobs, without the seed; "sweep" comes first for several sweeps."""
     keys = dict.fromkeys(key for result in results for key in result.overrides)
     differ = [key for key in keys if len({result.overrides.get(key) for result in results}) > 1 and key != "seed"]
     return ["sweep"] * (len({result.sweep for result in results}) > 1) + differ
 
 
 def swept_value(result: Result, key: str) -> str:
-    """The value that a job has for one of the keys of `swept`."""
+    """The value of a job for one of the keys of `swept`; empty if it does not set it."""
     return result.sweep if key == "sweep" else result.overrides.get(key, "")
 
 
 def shown_value(result: Result, key: str) -> str:
-    """The same for people to read: a number that a search has found with four digits."""
+    """The value of `swept_value` in readable form; the numbers of a search have four digits."""
     value = re.sub(r"\\(.)", r"\1", printable(swept_value(result, key)))  # Hydra's sweeper escapes a colon
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value
 
 
 def metric_of(asked: str, reported: Collection[str]) -> str:
-    """The metric by which jobs are judged: the one that was asked for, or for "auto" that of the worst source.
+    """The metric by which jobs are judged: the one that is asked for, or for "auto" that of the worst source.
+
+    Args:
+      asked: The setting `sweep.metric`.
+      reported: The metrics that jobs report.
 
     >>> metric_of("auto", ["loss/mean", "bits_per_byte/worst"]), metric_of("loss/mean", [])
     ('bits_per_byte/worst', 'loss/mean')
@@ -216,7 +243,11 @@ def metric_of(asked: str, reported: Collection[str]) -> str:
 
 
 def goal_of(metric: str, goal: str) -> str:
-    """Whether a metric is to be as large ("max") or as small ("min") as can be.
+    """Whether a metric should be as large ("max") or as small ("min") as possible.
+
+    Args:
+      metric: The name of the metric.
+      goal: The setting `sweep.goal`; "auto" decides by the name of the metric.
 
     >>> goal_of("accuracy/worst", "auto"), goal_of("loss/mean", "auto"), goal_of("loss/mean", "max")
     ('max', 'min', 'max')
@@ -228,7 +259,7 @@ def goal_of(metric: str, goal: str) -> str:
 
 
 def number(value: float, metric: str) -> str:
-    """A metric for people to read.
+    """The value of a metric in readable form.
 
     >>> number(0.91234, "accuracy/mean"), number(0.91234, "loss/mean"), number(8000.0, "samples")
     ('91.23 %', '0.9123', '8,000')
@@ -239,32 +270,35 @@ def number(value: float, metric: str) -> str:
 
 
 def readable(metric: str) -> str:
-    """A metric in words.
+    """The name of a metric in words.
 
     >>> [readable(name) for name in ("accuracy/worst", "bits_per_byte/docs", "loss/mean", "batches")]
     ["worst source's accuracy", 'bits per byte of docs', 'mean loss', 'batches']
     """
-    family, _, of = metric.partition("/")
+    family, _, source = metric.partition("/")
     family = family.replace("_", " ")
     whole = {"": family, "worst": f"worst source's {family}"}
     whole |= {each: f"{each} {family}" for each in ("mean", "weighted")}
-    return whole.get(of, f"{family} of {of}")
+    return whole.get(source, f"{family} of {source}")
 
 
 def direction(metric: str, goal: str) -> str:
-    """Which way a metric is better, in words."""
+    """Whether more or less of a metric is better, in words."""
     return {"max": "more is better", "min": "less is better"}[goal_of(metric, goal)]
 
 
 def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:
-    """The setting whose mean over the seeds is best; None where no job reports the metric."""
+    """The setting whose mean of a metric over the seeds is best; None if no job reports the metric."""
     sign = 1 if goal_of(metric, goal) == "max" else -1
     measured = [group for group in groups if group.mean(metric) is not None]
     return max(measured, key=lambda group: sign * (group.mean(metric) or 0.0), default=None)
 
 
 def related(results: Sequence[Result], metric: str) -> list[str]:
-    """The metrics to show: that by which jobs are judged, then its family, as `accuracy/…`; else all."""
+    """The metrics to show: the one that jobs are judged by, then its family, such as `accuracy/…`.
+
+    If no job reports that metric, these are all metrics.
+    """
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
     if metric not in names:
         return names
@@ -273,7 +307,7 @@ def related(results: Sequence[Result], metric: str) -> list[str]:
 
 
 def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
-    """The numbers of the jobs that are not done, by what ended them."""
+    """The numbers of the jobs that are not done, by the error that ended them."""
     jobs: dict[str, list[int]] = {}
     for result in results:
         if result.why:
@@ -282,6 +316,6 @@ def complaints(results: Sequence[Result]) -> dict[str, list[int]]:
 
 
 def stand_ins(results: Sequence[Result]) -> list[str]:
-    """The sources that were not real data but stand-ins, in any job."""
+    """The sources that were built-in stand-ins and not real data, in any job."""
     sources = (item for result in results for item in result.sources.items())
     return list(dict.fromkeys(name for name, source in sources if source.get("provenance") == "stand-in"))

@@ -1,4 +1,4 @@
-"""A sweep over ratios that goes on by itself, in rounds of the ratios that promise most, as `sweep.auto` asks."""
+"""Continue a sweep over ratios automatically, in rounds of the most promising ratios (`sweep.auto`)."""
 
 from __future__ import annotations
 
@@ -22,29 +22,36 @@ _OF_A_ROUND = ("sweep.auto", "sweep.resume")
 def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
     """The overrides of one round after another, each proposed from the results of those before, in the same directory.
 
-    A round is written down before it begins, so that a sweep that is resumed goes on with the same one. It ends when no
-    ratio promises more than half a deviation over the seeds, and none lies beyond an edge. Ratios by which the sweep is
-    longer now than when its rounds began, by more `num_jobs`, are a round of their own.
+    A round is written to a file before it begins, so that a resumed sweep continues with the same one. The rounds end
+    when no ratio promises an improvement of more than half a deviation over the seeds, and none lies beyond an edge. If
+    `num_jobs` has grown since the rounds began, the additional ratios are a separate round.
+
+    Args:
+      config: The configuration of the sweep.
+      loader: Hydra's loader of configs.
+
+    Raises:
+      DataError: The file of the rounds is damaged.
     """
     num_rounds, directory = config.sweep.get("auto") or 0, Path(str(config.hydra.sweep.dir))
-    if not isinstance(num_rounds, int):  # its jobs have said so
+    if not isinstance(num_rounds, int):  # the jobs have reported this error
         return
     if config.hydra.sweeper.get("first_job") or not (num_rounds or (directory / ROUNDS).is_file()):
-        return  # a round has none itself
+        return  # this sweep is itself a round, or has none
     jobs = grid(config, loader)
     _, written = written_rounds(directory)
-    asked = sum(len(each["ratios"]) * len(each["seeds"]) for each in written if each["asked"])
-    written += _asked_for(jobs, grid(config, loader, whole=True)[len(jobs) + asked :], config.seed)
-    origin = list(range(len(jobs)))  # of each job, the one at the sweep's beginning whose other settings it has
-    left, i = num_rounds, 0
+    num_asked = sum(len(each["ratios"]) * len(each["seeds"]) for each in written if each["asked"])
+    written += _asked_for(jobs, grid(config, loader, whole=True)[len(jobs) + num_asked :], config.seed)
+    origin = list(range(len(jobs)))  # for each job, the job of the first part of the sweep with the same other settings
+    num_left, i = num_rounds, 0
     while True:
         if i == len(written):
-            head = f"Round {num_rounds - left + 1} of {num_rounds}"
-            if left <= 0 or (chosen := _next(directory, config, head, written)) is None:
+            head = f"Round {num_rounds - num_left + 1} of {num_rounds}"
+            if num_left <= 0 or (chosen := _next(directory, config, head, written)) is None:
                 return
             written.append(chosen | {"like": origin[chosen["like"]]})
         this = written[i]
-        left -= not this["asked"]
+        num_left -= not this["asked"]
         write_text(directory / ROUNDS, json.dumps({"first": len(jobs), "rounds": written}, indent=2) + "\n")
         every: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
         yield [
@@ -57,7 +64,7 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
             f"hydra.sweeper.first_job={len(origin)}",
             f"hydra.sweep.dir={directory}",
             f"seed={','.join(this['seeds'])}",
-            f"sweep.auto={max(left, 0)}",
+            f"sweep.auto={max(num_left, 0)}",
             "sweep.resume=true",
         ]
         origin += [this["like"]] * (len(this["ratios"]) * len(this["seeds"]))
@@ -65,7 +72,7 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
 
 
 def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The round that the results ask for; None where there is none, which is said, here or as they were gathered."""
+    """The round that the results suggest; None if there is none, and then the reason has been printed."""
     if not (directory / SUGGESTION).is_file():
         return None
     plain = json.loads((directory / SUGGESTION).read_bytes())
@@ -75,7 +82,7 @@ def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str
         print(f"No more rounds: others promise to improve {metric} by {promise}, and the noise is {noise}.")
         return None
     least = float(config.hydra.sweeper.get("min") or 0) * PARTS
-    before = {ratio for each in written for ratio in each["ratios"]}  # whose jobs have failed
+    before = {ratio for each in written for ratio in each["ratios"]}  # suggested again only if their jobs have failed
     ratios = [ratio for ratio in plain["ratios"] if ratio not in before and min(map(int, ratio.split(":"))) >= least]
     if not ratios:
         print("No more rounds: what promises most has been tried, or has a share below hydra.sweeper.min.")
@@ -85,7 +92,13 @@ def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str
 
 
 def _asked_for(jobs: list[list[str]], more: list[list[str]], seed: int) -> list[dict[str, Any]]:
-    """A round, for each other setting of a sweep, of the jobs that it did not have when its rounds began."""
+    """The rounds of the jobs that were added to a sweep since its rounds began, one for each of the other settings.
+
+    Args:
+      jobs: The overrides of the jobs before the rounds.
+      more: The overrides of the additional jobs.
+      seed: The seed of jobs whose overrides set none.
+    """
     settings = [tuple(filter(sets_no_ratio, job)) for job in jobs]
     entries: dict[int, dict[str, Any]] = {}
     for job in more:

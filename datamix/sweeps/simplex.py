@@ -1,4 +1,4 @@
-"""The ratios that `hydra/sweeper=simplex` tries: points of the simplex, shares that add up to 1."""
+"""The ratios that `hydra/sweeper=simplex` tries: points of the simplex, whose shares add up to 1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datamix.sweeps.sobol import sobol
 
 PARTS = 10_000
 """A share is a multiple of 1 / PARTS."""
-_BLOCK, _BLOCKS = 256, 256  # points of the sequence: how many at once, and how often before giving up
+_BLOCK, _BLOCKS = 256, 256  # the number of points drawn at a time, and of such blocks before giving up
 _SWEEPER = "hydra.sweeper"
 
 
@@ -31,14 +31,14 @@ class Simplex:
     """The settings of the sweeper, below `hydra.sweeper`.
 
     Attributes:
-      num_jobs: How many ratios there are; what else is swept multiplies them. More of them begin with the same ones.
-      prior: The ratio round which they are drawn: "7:3", or relative weights by source, 1 where none is given.
-      strength: How close to the prior; 1 draws from the whole simplex evenly where the prior is equal.
+      num_jobs: The number of ratios, which other swept keys multiply; a larger number begins with the same ratios.
+      prior: The ratio around which they are drawn: "7:3", or relative weights by source, where missing ones are 1.
+      strength: How close they are to the prior; with 1 and an equal prior, they are uniform over the simplex.
       seed: The seed of the draw.
       min: The least share of a source.
-      max_epochs: How often a source may be gone through at most in the budget of records; None for any number.
+      max_epochs: The most epochs of a source within the budget of records; None for no limit.
       ratios: The ratios themselves, such as ["7:3", "1:1"]; "alone" for each source by itself; None to draw them.
-      first_job: The number of the first job, where the sweep goes on with an earlier one in its directory.
+      first_job: The number of the first job if the sweep continues an earlier one in its directory; otherwise 0.
     """
 
     num_jobs: Count
@@ -52,7 +52,15 @@ class Simplex:
 
 
 def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
-    """The shares of each ratio as overrides, for a sweep and its first job, which names the sources and the budget."""
+    """The overrides that set the shares of each ratio.
+
+    Args:
+      config: The configuration of the sweep.
+      node: The configuration of its first job, which determines the sources and the budget.
+
+    Raises:
+      ConfigError: A setting of the sweeper is wrong, or does not fit the sources.
+    """
     plain: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     settings = Node({key: plain[key] for key in plain if key not in ("_target_", "max_batch_size", "params")}, _SWEEPER)
     simplex = read(Simplex, settings)
@@ -68,7 +76,11 @@ def overrides_of(config: DictConfig, node: DictConfig) -> list[list[str]]:
 
 
 def share_overrides(names: Sequence[str], parts: Sequence[int]) -> list[str]:
-    """A ratio as overrides.
+    """The overrides that set a ratio.
+
+    Args:
+      names: The names of the sources.
+      parts: The share of each source, in ten-thousandths.
 
     >>> share_overrides(["a", "b"], [3100, 6900])
     ['mix.share.a=0.3100', 'mix.share.b=0.6900']
@@ -77,12 +89,20 @@ def share_overrides(names: Sequence[str], parts: Sequence[int]) -> list[str]:
 
 
 def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> list[tuple[int, ...]]:
-    """Ratios over sources, in ten-thousandths: the corners, equal shares, the prior, then a Dirichlet distribution.
+    """Draw ratios: the corners, equal shares, the prior, then points of a Dirichlet distribution.
 
-    The quantiles of the distribution are a scrambled Sobol sequence, which covers the simplex evenly at every length.
+    These points are the quantiles of a scrambled Sobol sequence, which covers the simplex evenly at every length.
 
     Args:
+      simplex: The settings of the sweeper.
+      names: The names of the sources.
       caps: The largest share of each source, in ten-thousandths.
+
+    Returns:
+      The shares of each ratio, in ten-thousandths.
+
+    Raises:
+      ConfigError: A setting is wrong, or there are not enough ratios within the bounds.
 
     >>> draw(Simplex(num_jobs=4, min=0.1), ["a", "b"], {"a": 10_000, "b": 10_000})[:3]
     [(9000, 1000), (1000, 9000), (5000, 5000)]
@@ -97,7 +117,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
     points: dict[tuple[int, ...], None] = {}
     for i in range(_BLOCKS):
         uniform = np.clip(sobol(size, simplex.seed, i * _BLOCK, _BLOCK), 1e-9, 1 - 1e-9)
-        gamma = _gamma(simplex.strength * size * prior, uniform) + 1e-300  # divided by the sum, a Dirichlet's
+        gamma = _gamma(simplex.strength * size * prior, uniform) + 1e-300  # a Dirichlet draw once divided by its sum
         for shares in [*first, *(gamma / gamma.sum(1, keepdims=True))]:
             point = tuple(floor + part for part in rounded(shares, free))
             if all(part <= caps[name] for name, part in zip(names, point, strict=True)):
@@ -111,7 +131,7 @@ def draw(simplex: Simplex, names: Sequence[str], caps: Mapping[str, int]) -> lis
 
 
 def _gamma(shapes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """The quantiles of gamma distributions of some shapes; of 1, they are exponential."""
+    """The quantiles of gamma distributions of the given shape parameters; with 1, these are exponential."""
     if (shapes == 1).all():
         return np.asarray(-np.log1p(-uniform))
     from scipy.special import gammaincinv
@@ -121,7 +141,7 @@ def _gamma(shapes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def rounded(shares: np.ndarray, total: int = PARTS) -> list[int]:
-    """Whole numbers with a given sum, each within 1 of its share of it: those with the largest remainders gain.
+    """Round shares to whole numbers with the sum `total`, by the largest remainders; each is within 1 of its share.
 
     >>> rounded([1 / 3, 1 / 3, 1 / 3])
     [3334, 3333, 3333]
@@ -154,7 +174,7 @@ def _written(ratios: Sequence[str], names: Sequence[str]) -> list[list[int]]:
 
 
 def _caps(node: DictConfig, max_epochs: float) -> dict[str, int]:
-    """The largest share of each source that goes through it so often, in ten-thousandths; opens the sources."""
+    """The largest share of each source under `max_epochs`, in ten-thousandths; opens the sources."""
     from datamix.builder.built import build
 
     where = f"{_SWEEPER}.max_epochs"

@@ -1,4 +1,4 @@
-"""Scrambled Sobol sequences, as SciPy draws them: to import its statistics takes as long as to train 30 models."""
+"""Scrambled Sobol sequences, the same as those of `scipy.stats`, whose import takes as long as training 30 models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import xor
 import numpy as np
 
 _BITS = 30
-# Of each dimension but the first: the terms of a primitive polynomial, its direction numbers. SciPy has more of them.
+# For each dimension except the first: the terms of a primitive polynomial, and its direction numbers; SciPy has more.
 _DIRECTIONS = (
     ((1,), (1,)), ((1, 2), (1, 3)), ((2, 3), (1, 3, 1)), ((1, 3), (1, 1, 1)),
     ((3, 4), (1, 1, 3, 3)), ((1, 4), (1, 3, 5, 13)), ((3, 5), (1, 1, 5, 5, 17)),
@@ -16,15 +16,16 @@ _DIRECTIONS = (
 
 
 def sobol(size: int, seed: int, begin: int, count: int) -> np.ndarray:
-    """Points of a sequence, in [0, 1).
+    """Points of a scrambled Sobol sequence, in [0, 1).
 
     Args:
-      size: Dimensions.
-      seed: What it is scrambled by: a random linear map of the bits, and a shift.
+      size: The number of dimensions.
+      seed: The seed of the scrambling, which is a random linear map of the bits, and a shift.
       begin: The number of the first point.
+      count: The number of points.
 
     Returns:
-      float64 [count, size].
+      The points, float64 [count, size].
 
     Source: S. Joe, F. Kuo, Constructing Sobol sequences with better two-dimensional projections (2008); J. Matousek,
     On the L2-discrepancy for anchored boxes (1998).

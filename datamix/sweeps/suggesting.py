@@ -1,4 +1,4 @@
-"""From the results of sweeps to a suggestion: the best ratio in words and as JSON, and the commands to go on with."""
+"""Suggest the best ratio from the results of sweeps, in words and as JSON, with the commands to continue."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ from datamix.sweeps.results import (
 )
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
-_FEWEST = 3  # ratios
-_NAMED = 8  # jobs
+_FEWEST = 3  # ratios that a suggestion needs
+_NAMED = 8  # jobs that a sentence names
 _RATIO = ("share", "ratio", "weights")
 SCHEDULED = "ratios under mix.schedule are not proposed, as the schedule is what the shares change by"
-"""Why there is no suggestion from jobs under a schedule."""
+"""The reason why there is no suggestion from jobs under a schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a sweep is judged by; a metric that ends in `/weighted` is the mean of the sources' by `weights`.
+    """The goal of a sweep.
 
     Attributes:
+      metric: The metric that jobs are judged by; one that ends in `/weighted` is the mean over sources by `weights`.
       kind: "max" or "min".
-      asked: The overrides that ask for it.
+      asked: The overrides that set the goal.
+      weights: The setting `sweep.goal_weights`, by source; empty for none.
     """
 
     metric: str
@@ -57,7 +59,20 @@ class Goal:
 def weighted(
     results: Sequence[Result], metric: str, goal: str, weights: Mapping[str, float]
 ) -> tuple[list[Result], Goal]:
-    """The results with the weighted metric that `sweep.goal_weights` asks for, and the goal."""
+    """Add the metric that `sweep.goal_weights` asks for.
+
+    Args:
+      results: The results of the jobs.
+      metric: The setting `sweep.metric`.
+      goal: The setting `sweep.goal`.
+      weights: The setting `sweep.goal_weights`; empty for none.
+
+    Returns:
+      The results, with the weighted metric if there are weights, and the goal.
+
+    Raises:
+      ConfigError: A weight is of an unknown source, or all weights are 0.
+    """
     asked = [f"sweep.metric={metric}"] * (metric != "auto") + [f"sweep.goal={goal}"] * (goal != "auto")
     asked += [f"sweep.goal_weights.{name}={weight:g}" for name, weight in weights.items()]
     metric = metric_of(metric, {name for result in results for name in result.metrics})
@@ -74,18 +89,24 @@ def weighted(
     goals = []
     for result in results:
         parts = {source: result.metrics.get(f"{family}/{source}") for source in weights}
-        known = [weight * part for source, weight in weights.items() if (part := parts[source]) is not None]
-        mean = {name: sum(known) / total} if len(known) == len(parts) else {}
+        products = [weight * part for source, weight in weights.items() if (part := parts[source]) is not None]
+        mean = {name: sum(products) / total} if len(products) == len(parts) else {}
         goals.append(replace(result, metrics={**result.metrics, **mean}))
     return goals, Goal(metric=name, kind=goal_of(metric, goal), asked=asked, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """The best ratio of a sweep, with the shares of each job and the goal it has reached, [num_jobs, num_sources].
+    """The best ratio of a sweep, and the jobs from which it follows.
 
     Attributes:
-      left_out: How many jobs do not count, or not for all, and why, as sentences; empty where all do.
+      answer: The best ratio.
+      goal: The goal of the sweep.
+      shares: The shares of each job with a known goal, [num_jobs, num_sources].
+      values: The goal that each of these jobs has reached, [num_jobs].
+      reference: A job of the best setting.
+      seeds: The seeds of the jobs.
+      left_out: Sentences on how many jobs do not count, or only for some metrics, and why; empty if all count.
     """
 
     answer: Answer
@@ -98,15 +119,17 @@ class Suggestion:
 
     @property
     def names(self) -> Sequence[str]:
+        """The names of the sources, or of mixes within the mix."""
         return self.answer.names
 
     @property
     def promising(self) -> bool:
-        """Whether ratios beyond an edge are to be tried, or such as gain more than half a deviation over the seeds."""
+        """Whether to try a ratio beyond an edge, or one that promises more than half a deviation over the seeds."""
         answer = self.answer
         return answer.beyond or (answer.verdict != "flat" and answer.improvement > answer.noise / 2)
 
     def json(self) -> dict[str, Any]:
+        """The contents of `suggest.json`, without the commands."""
         answer = self.answer
         return {
             "metric": self.goal.metric,
@@ -130,13 +153,13 @@ class Suggestion:
         }
 
     def write(self, directory: Path, sweeps: Sequence[Path]) -> dict[str, Any]:
-        """Write `suggest.json` and return what it holds."""
+        """Write `suggest.json`, and return its contents."""
         plain = self.json() | {"commands": self.commands(sweeps)}
         write_text(directory / SUGGESTION, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
         return plain
 
     def predicted(self, results: Sequence[Result]) -> list[float | None]:
-        """The goal that is predicted at the ratio of each job; None for jobs of other settings."""
+        """The predicted goal at the ratio of each job; None for jobs with other sources or settings."""
         jobs = [names_of(r) == list(self.names) and comparable(r, self.reference) for r in results]
         if not any(jobs):
             return [None] * len(results)
@@ -145,7 +168,7 @@ class Suggestion:
         return [float(next(means)) if job else None for job in jobs]
 
     def words(self) -> str:
-        """The answer in sentences; metrics and shares in per cent where they are shares of something."""
+        """The answer in sentences; shares and accuracies are in per cent."""
         answer, metric, name = self.answer, self.goal.metric, readable(self.goal.metric)
         plain = self.json()
         low, high = answer.gain_interval
@@ -180,6 +203,7 @@ class Suggestion:
         return [":".join(map(str, rounded(ratio))) for ratio in self.answer.next]
 
     def errors(self) -> Table:
+        """The table of the models and their errors, the best model first."""
         rows = [
             ("★" if name == self.answer.model else "", name, number(error, self.goal.metric))
             for name, error in sorted(self.answer.errors.items(), key=lambda item: item[1])
@@ -187,16 +211,16 @@ class Suggestion:
         return table("Models, and their error at a ratio left out", ["", "model", readable(self.goal.metric)], rows)
 
     def table(self) -> Table:
-        """The share of each source: the best, its interval, and the least and largest that were tried."""
-        plain, tried = self.json(), zip(self.shares.min(0), self.shares.max(0), strict=True)
+        """The table of the shares of each source: the best, its interval, and the range of those tried."""
+        plain, ranges = self.json(), zip(self.shares.min(0), self.shares.max(0), strict=True)
         rows = [
             (name, percent(share), " to ".join(map(percent, plain["interval"][name])), " to ".join(map(percent, each)))
-            for (name, share), each in zip(plain["best"].items(), tried, strict=True)
+            for (name, share), each in zip(plain["best"].items(), ranges, strict=True)
         ]
         return table("The best ratio", ["source", "share", "90 % of draws", "tried"], rows)
 
     def head(self) -> str:
-        """What stands above the commands."""
+        """The line above the commands."""
         if self.promising:
             return "To try the next ratios, to ask again, to use the best:"
         least = number(self.answer.noise / 2, self.goal.metric)
@@ -206,7 +230,7 @@ class Suggestion:
         return f"{text} To try some all the same, to ask again, to use the best:"
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
-        """Command lines: to try the next ratios, to look at all results, to run the best ratio."""
+        """The command lines that try the next ratios, suggest again from all results, and run the best ratio."""
         fixed = [typed(each) for each in self.reference.command if sets_no_ratio(each)]
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
         ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
@@ -225,7 +249,13 @@ class Suggestion:
 
 
 def together(names: Sequence[str], parts: Sequence[int], interval: np.ndarray) -> dict[str, Any]:
-    """The best shares, in ten-thousandths, and their intervals, as fractions by source."""
+    """The best shares and their intervals in JSON's types, as fractions by source.
+
+    Args:
+      names: The names of the sources.
+      parts: The best share of each, in ten-thousandths.
+      interval: The bounds of each share, [num_sources, 2]; they are widened to include the best.
+    """
     bounds = {
         name: [min(part, math.floor(low * PARTS)) / PARTS, max(part, math.ceil(high * PARTS)) / PARTS]
         for name, part, (low, high) in zip(names, parts, interval, strict=True)
@@ -234,7 +264,7 @@ def together(names: Sequence[str], parts: Sequence[int], interval: np.ndarray) -
 
 
 def in_words(plain: Mapping[str, Any]) -> str:
-    """The shares of `together` for people to read."""
+    """The shares of `together` in readable form."""
     return ", ".join(
         f"{source} {percent(share)} (90 %: {' to '.join(map(percent, plain['interval'][source]))})"
         for source, share in plain["best"].items()
@@ -242,22 +272,35 @@ def in_words(plain: Mapping[str, Any]) -> str:
 
 
 def run_of(reference: Result, ratio: str) -> str:
-    """The command line of one run in a ratio, with all else as in a job of a sweep."""
+    """The command line of one run in a ratio, with the other settings of a job of a sweep.
+
+    Args:
+      reference: The result of that job.
+      ratio: The overrides that set the ratio.
+    """
     fixed = [typed(each) for each in reference.command if sets_no_ratio(each)]
-    once = ["hydra.mode=RUN"] * any(each.startswith("experiment=") for each in fixed)  # which may be a sweep
+    once = ["hydra.mode=RUN"] * any(each.startswith("experiment=") for each in fixed)  # an experiment may be a sweep
     return " ".join(["datamix", *fixed, *once, ratio])
 
 
 def signed(value: float, metric: str) -> str:
-    """A metric for people to read, with its sign."""
+    """The value of a metric in readable form, with its sign."""
     return f"{'+' if value >= 0 else '−'}{number(abs(value), metric)}"
 
 
 def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion | str:
-    """The suggestion that results lead to, or why there is none.
+    """Suggest the best ratio from the results of jobs.
 
-    Jobs count that are done and differ from those of the best setting in ratio, seed and the choice of sources alone. A
-    job of fewer sources counts for the metrics of those that it has.
+    The jobs that count are done, and differ from those of the best setting only in ratio, seed and the choice of
+    sources. A job with fewer sources counts for the metrics of those that it has.
+
+    Args:
+      results: The results of the jobs.
+      goal: The goal.
+      num_next: The number of ratios to propose.
+
+    Returns:
+      The suggestion, or the reason why there is none.
     """
     done = [result for result in results if result.status == "done" and len(result.sources) > 1]
     most = max((len(names_of(result)) for result in done), default=0)
@@ -268,25 +311,25 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
         return SCHEDULED
     names = names_of(reference)
     alike = [r for r in done if set(names_of(r)) <= set(names) and comparable(r, reference)]
-    # A ratio that was run twice with one seed, as in two sweeps, says nothing more: to count it twice hides the noise.
+    # A ratio that was run twice with one seed, as in two sweeps, counts once: equal results would hide the noise.
     jobs = list({(str(r.seed), *_targets(r)): r for r in alike}.values())
     metrics, source_of, combine = _fitted(reference, goal)
     shares = np.array([[share_of(result, name) for name in names] for result in jobs])
     shares /= shares.sum(1, keepdims=True)
     values = {name: np.array([result.metrics.get(name, np.nan) for result in jobs]) for name in metrics}
-    reached = combine(np.stack(list(values.values())))
-    tried = len(np.unique(shares[np.isfinite(reached)].round(4), axis=0))
-    if tried < _FEWEST:
-        return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {tried}"
+    goals = combine(np.stack(list(values.values())))
+    num_tried = len(np.unique(shares[np.isfinite(goals)].round(4), axis=0))
+    if num_tried < _FEWEST:
+        return f"it takes {_FEWEST} ratios or more, and jobs that differ in ratio and seed alone have tried {num_tried}"
     if (shares.max(1) > 1 - 1e-9).all():
         return "each job has trained on one source alone, and none on a mix"
-    sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(reached)
+    sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(goals)
     evidence = Evidence(names=names, shares=shares, metrics=values, source_of=source_of, combine=combine, sign=sign)
     return Suggestion(
         answer=analyse(evidence, num_next=num_next),
         goal=goal,
         shares=shares[complete],
-        values=reached[complete],
+        values=goals[complete],
         reference=reference,
         seeds=sorted({str(result.seed) for result in jobs}, key=lambda seed: (len(seed), seed)),
         left_out=" ".join(filter(None, [_left_out(results, done, alike, jobs), _incomplete(jobs, values)])),
@@ -296,7 +339,14 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
 def _left_out(
     results: Sequence[Result], done: Sequence[Result], alike: Sequence[Result], jobs: Sequence[Result]
 ) -> str:
-    """How many results do not count, and why: of those that are done with several sources, those alike, each once."""
+    """A sentence on how many results do not count, and why.
+
+    Args:
+      results: All results.
+      done: Those that are done and have several sources.
+      alike: Those of them that are comparable.
+      jobs: Those of them that count: one for each ratio and seed.
+    """
     ended = sum(result.status == "done" for result in results)
     reasons = {
         ("is not done", "are not done"): len(results) - ended,
@@ -304,13 +354,15 @@ def _left_out(
         ("differs in more than ratio and seed", "differ in more than ratio and seed"): len(done) - len(alike),
         ("repeats a ratio and a seed", "repeat a ratio and a seed"): len(alike) - len(jobs),
     }
-    said = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
+    phrases = [f"{count} {words[count > 1]}" for words, count in reasons.items() if count]
     number = len(results) - len(jobs)
-    return f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(said)}." if said else ""
+    return (
+        f"Of {len(results)} jobs, {number} do{'es' * (number == 1)} not count: {', '.join(phrases)}." if phrases else ""
+    )
 
 
 def _incomplete(jobs: Sequence[Result], values: Mapping[str, np.ndarray]) -> str:
-    """The jobs that lack metrics of those fitted, as a sentence."""
+    """A sentence on the jobs that lack some of the fitted metrics; empty if there are none."""
     lacks = {name: ~np.isfinite(each) for name, each in values.items()}
     lacking = [str(job.directory) for job, *each in zip(jobs, *lacks.values(), strict=True) if any(each)]
     if not lacking:
@@ -323,22 +375,22 @@ def _incomplete(jobs: Sequence[Result], values: Mapping[str, np.ndarray]) -> str
 
 
 def names_of(result: Result) -> list[str]:
-    """The sources of a job, or mixes within its mix."""
+    """The names of the sources of a job, or of the mixes within its mix."""
     return list(dict.fromkeys(path.partition(".")[0] for path in result.sources))
 
 
 def _targets(result: Result) -> list[tuple[str, float]]:
-    """The share that was asked for each source."""
+    """The target share of each source."""
     return [(path, round(source["target"] or 0.0, 6)) for path, source in result.sources.items()]
 
 
 def share_of(result: Result, name: str) -> float:
-    """The share of a source, or of a mix within the mix."""
+    """The target share of a source, or of a mix within the mix."""
     return math.fsum(s["target"] or 0.0 for path, s in result.sources.items() if path.partition(".")[0] == name)
 
 
 def comparable(result: Result, reference: Result) -> bool:
-    """Whether two jobs differ in ratio, seed and the choice of sources alone."""
+    """Whether two jobs differ only in ratio, seed and the choice of sources."""
 
     def rest(config: Mapping[str, Any]) -> dict[str, Any]:
         mix = {key: value for key, value in (config.get("mix") or {}).items() if key not in _RATIO}
@@ -351,7 +403,10 @@ def comparable(result: Result, reference: Result) -> bool:
 
 
 def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | None], Combine]:
-    """The metrics to fit (of each source, where the goal is their worst or mean), what each is of, how they make it."""
+    """The metrics to fit, the index of the source of each, and the function that combines them to the goal.
+
+    If the goal is the worst or a mean of all sources, the metric of each source is fitted.
+    """
     family, _, kind = goal.metric.partition("/")
     paths, names = list(reference.sources), names_of(reference)
     metrics = [f"{family}/{path}" for path in paths]
@@ -362,7 +417,7 @@ def _fitted(reference: Result, goal: Goal) -> tuple[list[str], dict[str, int | N
     if kind not in ("worst", "mean", "weighted") or not all(metric in reference.metrics for metric in metrics):
         return [goal.metric], {goal.metric: None}, lambda values: values[0]
     if kind == "worst":
-        least = goal_of(goal.metric, "auto") == "max"  # the worst source is what it is, whatever is asked for
+        least = goal_of(goal.metric, "auto") == "max"  # which source is worst does not depend on sweep.goal
         return metrics, source_of, (lambda values: values.min(0)) if least else (lambda values: values.max(0))
     weights = np.array([goal.weights.get(path, 0.0) if goal.weights else 1.0 for path in paths])
     return metrics, source_of, lambda values: np.tensordot(weights / weights.sum(), values, 1)

@@ -1,4 +1,4 @@
-"""A sweep's table: in the terminal, as JSON and as CSV."""
+"""The table of a sweep: in the terminal, as JSON and as CSV."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ from datamix.sweeps.results import (
     swept,
 )
 
-_COLUMNS_SHOWN = 6  # metrics in the terminal; the files hold them all
+_COLUMNS_SHOWN = 6  # metrics in the terminal; the files have all of them
 
 
 def rows(results: Sequence[Result], chosen: Setting | None, directory: Path) -> list[dict[str, Any]]:
-    """One row a job, as `sweep.json` has it; directories are relative to where that file lies."""
+    """The rows of `sweep.json`, one per job.
+
+    Args:
+      results: The results of the jobs.
+      chosen: The best setting, whose jobs are marked; None if there is none.
+      directory: The directory of the file, to which those of jobs are relative.
+    """
     return [
         ({"sweep": result.sweep} if result.sweep else {})
         | {
@@ -52,7 +58,7 @@ def rows(results: Sequence[Result], chosen: Setting | None, directory: Path) -> 
 
 
 def as_csv(lines: Sequence[dict[str, Any]]) -> str:
-    """The rows of `sweep.json` as a table of plain cells: an override, a share and a metric a column."""
+    """The rows of `sweep.json` as CSV, with a column for each override, share and metric."""
     flat = []
     for row in lines:
         cells = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
@@ -69,7 +75,7 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _plain_cell(value: object) -> object:
-    """A cell that a spreadsheet shows and does not compute: what would begin a formula gets an apostrophe before it.
+    """A cell that a spreadsheet shows as it is: a text that would be a formula gets an apostrophe in front.
 
     >>> _plain_cell("=1+1"), _plain_cell("-0.5"), _plain_cell("a=b")
     ("'=1+1", '-0.5', 'a=b')
@@ -85,20 +91,26 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def summary(results: Sequence[Result], chosen: Setting | None, metric: str) -> Table:
-    """One row a setting, for the terminal."""
+    """The table in the terminal, with one row per setting."""
     columns, lines = by_setting(results, chosen, columns_of(related(results, metric))[:_COLUMNS_SHOWN])
     return table("The sweep", [re.sub(r"([/.])", r"\1\n", column) for column in columns], lines)
 
 
 def columns_of(metrics: Sequence[str]) -> list[str]:
-    """The metrics that have a column: the shares of sources have theirs before them."""
+    """The metrics that have a column, without shares, which have columns of their own before these."""
     return [name for name in metrics if not name.startswith("share/")]
 
 
 def by_setting(
     results: Sequence[Result], chosen: Setting | None, names: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """One row a setting: what was swept, how its jobs ended, the sources' shares, mean ± deviation over the seeds."""
+    """The headings and rows of a table with one row per setting.
+
+    Args:
+      results: The results of the jobs.
+      chosen: The best setting, which is marked; None if there is none.
+      names: The metrics to show, as mean ± deviation over the seeds.
+    """
     keys = swept(results)
     sources = list(dict.fromkeys(name for result in results for name in result.sources))
     sources = [name for name in sources if f"mix.share.{name}" not in keys]
@@ -123,7 +135,7 @@ def by_setting(
 
 
 def failures(results: Sequence[Result]) -> Table | None:
-    """Why jobs are not done; None where all are."""
+    """The table of the errors that ended jobs; None if all are done."""
     lines = [(", ".join(map(str, jobs)), why) for why, jobs in complaints(results).items()]
     return table("Not done", ["jobs", "why"], lines) if lines else None
 
@@ -132,13 +144,13 @@ _STATUSES = ("done", "failed", "interrupted")
 
 
 def share_text(result: Result, source: str) -> str:
-    """A source's share of what was asked for."""
+    """The target share of a source; a dash if the job does not have it."""
     share = result.sources.get(source, {}).get("target")
     return "–" if share is None else percent(share)
 
 
 def cell(group: Setting, metric: str) -> str:
-    """A metric's mean, with its deviation where there are several seeds."""
+    """The mean of a metric, with its deviation if there are several seeds; a dash if no job reports it."""
     mean, values = group.mean(metric), group.values(metric)
     if mean is None:
         return "–"
@@ -149,7 +161,7 @@ def cell(group: Setting, metric: str) -> str:
 
 
 def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal: str) -> str:
-    """The answer, in one sentence."""
+    """The best setting in a sentence; if no job reports the metric, the metrics that they do report."""
     if chosen is None:
         names = ", ".join(related(results, metric)) or "no number"
         return f"No job reports {metric}, by which they are compared; sweep.metric can be one of: {names}."

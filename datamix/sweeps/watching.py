@@ -1,7 +1,7 @@
-"""A multirun from its start to its end: what each job leaves behind, what is resumed, what is gathered.
+"""Run a sweep from start to end: the result of each job, what is resumed, and the report on all jobs.
 
-Hydra's `on_multirun_end` is skipped where a job has failed, and some launchers run callbacks in their workers; so a
-sweep is watched from outside, whichever sweeper and launcher run it. Importing this imports neither JAX nor matplotlib.
+Hydra skips `on_multirun_end` if a job has failed, and some launchers run callbacks in their workers; so a sweep is
+watched from outside, whatever sweeper and launcher run it. Importing this module imports neither JAX nor Matplotlib.
 """
 
 from __future__ import annotations
@@ -39,20 +39,26 @@ from datamix.sweeps.preparing import (
 from datamix.sweeps.results import RESULT, Result, by_key, complaints, metric_of, number, read_result, read_results
 
 _HOW_IT_RUNS = ("sweep.", "train.resume=", "train.curves=")
-"""Overrides that say how a sweep is run, and not what its jobs compute."""
+"""The beginnings of overrides that determine how a sweep is run, not what its jobs compute."""
 
 
 class JobsFailed(SystemExit):
-    """Raised when a sweep has come to its end and some of its jobs have failed."""
+    """Raised when a sweep has ended and some of its jobs have failed."""
 
 
 def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[], object]) -> None:
-    """Run a multirun, and gather what its jobs leave behind however it ends.
+    """Run a sweep, and report on the results of its jobs, however it ends.
+
+    Args:
+      config: The configuration of the sweep.
+      loader: Hydra's loader of configs.
+      start: The function that runs the jobs, by Hydra's sweeper.
 
     Raises:
-      StateError: An earlier sweep lies there that this one does not go on with.
-      JobsFailed: Jobs have failed, and all have ended; it is said which and why.
-      SystemExit: Jobs have not come to their end.
+      ConfigError: A setting of the sweep is wrong, or its report cannot be written.
+      StateError: The directory has an earlier sweep that this one does not resume.
+      JobsFailed: All jobs have ended, and some have failed; their errors are printed.
+      SystemExit: Some jobs have not ended.
     """
     directory = Path(str(config.hydra.sweep.dir))
     first, jobs = config.hydra.sweeper.get("first_job") or 0, grid(config, loader)
@@ -88,7 +94,7 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
 
 
 def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
-    # It draws, and the command line starts without what that takes.
+    # It imports Matplotlib, which would delay the start of the command line.
     from datamix.sweeps.gathering import gather
 
     goal: Any = {key: config.sweep[key] for key in ("metric", "goal")}
@@ -138,7 +144,7 @@ def _check_earlier(
 
 
 def _with_the_rest(results: list[Result], jobs: Mapping[int, list[str]], directory: Path) -> list[Result]:
-    """A sweep's results, with a row for each job that has not begun."""
+    """The results of a sweep, including one for each job that has not begun."""
     begun = {result.job: result for result in results}
     for job, overrides in jobs.items():
         varied = by_key([override for override in overrides if not override.startswith(_HOW_IT_RUNS)])
@@ -148,16 +154,21 @@ def _with_the_rest(results: list[Result], jobs: Mapping[int, list[str]], directo
 
 
 def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
-    """Run one job of a multirun and leave its result in its directory, however it ends.
+    """Run one job of a sweep and write its result into its directory, however it ends.
+
+    A finished job of a resumed sweep is not run again.
+
+    Args:
+      node: The composed configuration of the job.
+      work: The function that runs the job and returns its report.
 
     Returns:
-      The metric that the sweep is judged by, None where the job does not report it. A finished job of a sweep that is
-      resumed is not run again.
+      The metric that the sweep is judged by; None if the job does not report it, or has failed in a grid.
 
     Raises:
       StateError: The finished job had another configuration.
-      DatamixError: What ended the job, where a search must know of it; a grid goes on with its other jobs.
-      SystemExit: A search is judged by a metric that its jobs do not report.
+      Exception: The error that ended the job, in a search; a grid continues with its other jobs.
+      SystemExit: The jobs of a search do not report the metric that it is judged by.
     """
     hydra: Any = HydraConfig.get()
     directory, searches = Path(hydra.runtime.output_dir), is_search(hydra)
@@ -179,7 +190,7 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
             raise
         return None
     metrics = result_file.end_well(report)
-    # A search must know before its first job what to look for, and whether as large or as small as can be.
+    # A search must know its metric and its direction before the first job.
     metric = metric_of(node.sweep.metric, () if searches else metrics)
     reached = f"{metric} {number(value, metric)}" if (value := metrics.get(metric)) is not None else "done"
     print(f"#{hydra.job.num} {_shortened(result_file.overrides)}: {reached}, {result_file.seconds:.1f} s", flush=True)
@@ -187,17 +198,18 @@ def run_recorded(node: DictConfig, work: Callable[[DictConfig], Mapping[str, Any
     if searches and metric not in metrics:
         why = f"job={hydra.runtime.choices.get('job')} gives no such number to search by"
         result_file.end_badly(ConfigError(why, key="sweep.metric", value=metric, hint=hint(metric, metrics)))
-        raise SystemExit(2)  # no other job would do better; as an error, it would be one of many trials that fail
+        raise SystemExit(2)  # no other job would report it, either; an error would only count as one failed trial
     return metrics.get(metric)
 
 
 def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Path) -> ResultFile:
-    """Begin the result file of a job; where its sweep is resumed, one that was cut short goes on from its checkpoint.
+    """Begin the result file of a job; in a resumed sweep, a job that was cut short continues from its checkpoint.
 
     Args:
-      node: The composed configuration, whose `train.resume` is set.
-      hydra: Hydra's part of it.
-      config: What `plain_config` makes of it.
+      node: The composed configuration; its `train.resume` is set to true for a job that was cut short.
+      hydra: Hydra's part of the configuration.
+      config: The configuration as `plain_config` returns it.
+      directory: The directory of the job.
 
     Raises:
       ConfigError: Another job of the sweep has written to that directory.
@@ -213,7 +225,7 @@ def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Pa
 
 @contextmanager
 def _output(directory: Path, *, verbose: bool) -> Iterator[None]:
-    """What a job prints goes into its directory, where a sweep is not to print it all."""
+    """Redirect the output of a job to a file in its directory, unless `verbose`."""
     if verbose:
         yield
         return
@@ -221,12 +233,12 @@ def _output(directory: Path, *, verbose: bool) -> Iterator[None]:
         yield
 
 
-# The keys whose values differ between the jobs of the sweep that this process runs; a worker of a launcher has none.
+# The keys whose values differ between the jobs of the sweep that this process runs; empty in a launcher's worker.
 _VARIED: set[str] = set()
 
 
 def _varied(jobs: Sequence[Sequence[str]]) -> set[str]:
-    """The keys of overrides that have more than one value in jobs."""
+    """The keys of overrides that have more than one value over all jobs."""
     values: dict[str, set[str]] = {}
     for job in jobs:
         for key, value in by_key(job).items():
@@ -235,13 +247,13 @@ def _varied(jobs: Sequence[Sequence[str]]) -> set[str]:
 
 
 def _searched(config: DictConfig, loader: ConfigLoaderImpl) -> set[str]:
-    """The keys that a search gives values."""
+    """The keys that a search varies."""
     swept = [each for each in sweep_overrides(config, loader) if each.is_sweep_override()]
     return {str(each.key_or_group) for each in swept} | {*(config.hydra.sweeper.get("search_space") or {})}
 
 
 def _shortened(overrides: Sequence[str], length: int = 90) -> str:
-    """Overrides without Hydra's escapes; of many, those in which jobs differ, or else the end."""
+    """Overrides without Hydra's escapes; if long, only those in which jobs differ, or if not known, the end."""
     text = " ".join(overrides).replace("\\", "")
     if len(text) > length and _VARIED:
         text = " ".join(each for each in overrides if {*by_key([each])} <= _VARIED).replace("\\", "")
@@ -250,7 +262,17 @@ def _shortened(overrides: Sequence[str], length: int = 90) -> str:
 
 
 def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: int) -> Result | None:
-    """The result of a job that an earlier run of its sweep has finished, where that sweep is resumed."""
+    """The result of a job that an earlier run of its resumed sweep has finished; None if there is none.
+
+    Args:
+      node: The composed configuration of the job.
+      config: The configuration as `plain_config` returns it.
+      directory: The directory of the job.
+      job: The number of the job.
+
+    Raises:
+      StateError: The finished job had another configuration.
+    """
     result = _earlier(directory) if node.sweep.resume else None
     if result is None or result.status != "done":
         return None
@@ -260,7 +282,7 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
 
 
 def _is_cut_short(result: Result) -> bool:
-    """Whether a job has been ended by what is no error of its own: a signal, or what its machine lacked or killed."""
+    """Whether a job was ended from outside: by a signal, by the machine, or for lack of memory or another resource."""
     return result.status == "interrupted" or result.kind == ResourceError.__name__
 
 
@@ -269,7 +291,15 @@ def _earlier(directory: Path) -> Result | None:
 
 
 class ResultFile:
-    """The file `result.json` that a job of a sweep leaves in its directory: begun when it is made, ended once."""
+    """The file `result.json` of a job of a sweep, written when the job begins, and again when it ends.
+
+    Args:
+      directory: The directory of the job.
+      job: The number of the job.
+      overrides: The overrides of its command line.
+      config: The configuration as `plain_config` returns it.
+      flags: The flags that find its configs.
+    """
 
     def __init__(
         self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], flags: Sequence[str] = ()
@@ -281,11 +311,11 @@ class ResultFile:
 
     @property
     def seconds(self) -> float:
-        """How long the job has taken; of jobs that were computed in one program, all of them together."""
+        """The seconds that the job has taken: the time since it began, or the time that its report states if longer."""
         return max(time.perf_counter() - self._begun, self._reported_s)
 
     def end_well(self, report: Mapping[str, Any]) -> dict[str, float | None]:
-        """Keep what a job has reported; returns its metrics."""
+        """Write the results of a job; returns its metrics, None for those that are not finite."""
         metrics, self._reported_s = _metrics(report), float(report.get("seconds") or 0)
         sources = {
             name: {key: source.get(key) for key in ("share", "target", "provenance", "samples")}
@@ -296,7 +326,7 @@ class ResultFile:
         return metrics
 
     def end_badly(self, error: BaseException) -> None:
-        """Keep what has ended a job; an error that is no user's mistake is shown in full."""
+        """Write the error that ended a job; an error that is not a user's mistake is printed with its traceback."""
         if not isinstance(error, Exception):
             self._write("interrupted", error="it was interrupted")
             return
@@ -315,7 +345,7 @@ class ResultFile:
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
-    """A report's metrics; of a job that trains nothing, what it says of the mix. None for what is no number."""
+    """The metrics of a report, or for a job that trains no model, numbers about its mix; None for those not finite."""
     values = report.get("metrics")
     if values is None:
         values = {f"share/{name}": source["share"] for name, source in report.get("sources", {}).items()}
@@ -325,11 +355,11 @@ def _metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def plain_config(node: DictConfig) -> dict[str, Any]:
-    """The configuration of a job as plain values, without what only says how it is run."""
+    """The configuration of a job as plain values, without keys that only determine how it is run."""
     node = without_hydra(node)
     try:
         plain: Any = OmegaConf.to_container(node, resolve=True)
-    except OmegaConfBaseException:  # the job itself will say which key it is
+    except OmegaConfBaseException:  # the job itself will report the key
         plain = OmegaConf.to_container(node, resolve=False)
     plain.pop("sweep", None)
     for key in ("resume", "curves"):
