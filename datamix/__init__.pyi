@@ -1,4 +1,4 @@
-# The public names, here alone: `__init__.py` reads which module each comes from, and imports it when it is first used.
+# The only list of the public names: `__init__.py` reads the module of each from here, and imports it on first use.
 from datamix import interop as interop
 from datamix.builder.load import load as load
 from datamix.builder.mix import mix as mix

@@ -1,13 +1,13 @@
-"""`python -m datamix`, and the console script."""
+"""The entry point of `python -m datamix` and of the console script."""
 
 import sys
 
 
 def main() -> None:
-    """Import the command line, and run it."""
+    """Import the command line and run it."""
     try:
         from datamix.cli import main as run
-    except KeyboardInterrupt:  # while it is imported, before it sees to signals
+    except KeyboardInterrupt:  # during the import, before the command line handles signals
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     run()
