@@ -365,11 +365,7 @@ def _other_features(
 
     Sources with operators of the user's own are left out, since these may reorder features.
     """
-    tables = [
-        (source, [*names])
-        for source in sources
-        if (names := getattr(source.whole, "feature_names", ())) and all(map(is_shipped, source.operators))
-    ]
+    tables = [(source, [*source.feature_names]) for source in sources if source.feature_names]
     for source, other_names in tables[1:]:
         first, names = tables[0]
         if names != other_names and len(names) == len(other_names):

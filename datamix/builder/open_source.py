@@ -107,6 +107,11 @@ class OpenSource:
         return self.chosen_names or self.source.class_names
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The columns in the leaf `features`; empty if there are none, or the user's own operators may reorder them."""
+        return getattr(self.whole, "feature_names", ()) if all(map(is_shipped, self.operators)) else ()
+
+    @property
     def whole(self) -> Source:
         """The source from which its records are selected."""
         source = self.source

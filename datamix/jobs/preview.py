@@ -19,7 +19,7 @@ from datamix.report.console import console_of, percent, print_notes, table
 from datamix.report.contents import report_of_pipeline
 from datamix.report.files import write_report
 from datamix.report.record_figure import alone, figure_of
-from datamix.report.records import holds_images, records_table
+from datamix.report.records import column_names, holds_images, records_table
 from datamix.sources.statistics import Statistics
 from datamix.spec import Batch
 
@@ -61,6 +61,8 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     out.print(_leaves_table(pipeline.statistics))
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
     out.print(f"Each batch: {config.batch_size} × {shown}")
+    if columns := column_names(pipeline):
+        out.print(f"features: {', '.join(columns)}")
     for i, batch in enumerate(first_batches):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         has_labels = "label" in batch and batch["label"].ndim == 1

@@ -93,6 +93,7 @@ class Pipeline:
         host, those it has kept, or those of a sample of its records, computed on first use.
       placements: Where the records of each source lie, by name.
       class_names: The names of each source's classes, in the order of its own numbers; empty if it has none.
+      feature_names: The columns of each source's table, in the order of the leaf `features`; empty if it is no table.
       recipe: The call that rebuilds the pipeline in another process; None if it cannot be rebuilt.
       viewer: The function that makes its views; None if it has none.
     """
@@ -136,6 +137,7 @@ class Pipeline:
         if jax.dtypes.canonicalize_dtype("int64") == np.int64:
             self._identity["JAX_ENABLE_X64"] = True
         self.class_names = {name: tuple(getattr(source, "class_names", ())) for name, source in sources.items()}
+        self.feature_names = {name: tuple(getattr(source, "feature_names", ())) for name, source in sources.items()}
         self._places = {name: getattr(source, "places", None) for name, source in sources.items()}
         self.history: Sequence[Mapping[str, Any]] = ()
         self._contents: dict[int, str] = {}
@@ -352,7 +354,7 @@ class Pipeline:
         other.first_chunk = deque(maxlen=1)
         other.statistics, other.placements, other._host = self.statistics, self.placements, self._host
         other._places, other.adapt, other.prefetch_bytes = self._places, self.adapt, self.prefetch_bytes
-        other.class_names = self.class_names
+        other.class_names, other.feature_names = self.class_names, self.feature_names
         other._layout, other._reader = _Layout(program, self._plan_arrays(plan), row_order, numbers), self._reader
         other.recipe, other.viewer = None, self.viewer
         return other

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # From Okabe and Ito, Color Universal Design (2008): colour-blind people can distinguish them, too.
 _COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d46", "#999999")
+_BINS = 30  # of a histogram
+_TITLE_LENGTH = 32  # characters, as wide as a panel
 
 
 def color_of(source: int) -> str:
@@ -179,6 +181,7 @@ def histograms(
       title: The title of the figure.
     """
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
@@ -187,13 +190,17 @@ def histograms(
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (name, of_source) in zip(axes, values.items(), strict=False):
         finite = {source: each[np.isfinite(each)].astype(np.float64) for source, each in of_source.items()}
-        edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins=30)
+        every = np.concatenate(list(finite.values()))
+        edges = _edges(every)
+        if not np.any(every % 1):
+            axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         for i, source in enumerate(names):
             if len(each := finite.get(source, edges[:0])):
                 heights = np.histogram(each, edges)[0] / len(each)
                 axis.stairs(heights, edges, color=color_of(i), fill=True, alpha=0.3)
                 axis.stairs(heights, edges, color=color_of(i))
-        axis.set_title(name, fontsize=9)
+        short = name if len(name) <= _TITLE_LENGTH else f"{name[: _TITLE_LENGTH - 1]}…"
+        axis.set_title(short, fontsize=9, parse_math=False)  # names of columns may hold several $
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     for axis in axes[len(values) :]:
@@ -203,6 +210,13 @@ def histograms(
     axes[0].legend(handles=[Patch(color=color_of(i), label=name) for i, name in drawn], fontsize=8)
     save(figure, path)
     return figure
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """The edges of a histogram's bins, one for each number where the values are few whole numbers."""
+    if len(values) and not np.any(values % 1) and np.ptp(values) < _BINS:
+        return np.arange(values.min() - 0.5, values.max() + 1)
+    return np.histogram_bin_edges(values, bins=_BINS)
 
 
 def parts_of_time(path: Path, times: Mapping[str, float], title: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from datamix.errors import ConfigError
 from datamix.report import figures
 from datamix.report.console import percent
-from datamix.report.records import class_of, holds_images, label_of, picture
+from datamix.report.records import class_of, column_names, holds_images, label_of, picture
 from datamix.spec import Batch
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ def _numbers(pipeline: Pipeline, seen: Sequence[Batch], path: Path | None) -> Fi
             continue
         for name, leaves in rows.items():
             values = leaves[leaf].reshape(len(leaves[leaf]), math.prod(part.shape))
+            titles = column_names(pipeline) if leaf == "features" else ()
             for i in range(min(values.shape[1], _MOST_NUMBERS)):
-                numbers.setdefault(f"{leaf}[{i}]" if part.shape else leaf, {})[name] = values[:, i]
+                title = f"{leaf}[{i}]" + (f": {titles[i]}" if titles else "")
+                numbers.setdefault(title if part.shape else leaf, {})[name] = values[:, i]
     label = [key for key in numbers if key.partition("[")[0] == "label"]
     shown = [key for key in numbers if key not in label][: _MOST_NUMBERS - 1] + label[:1]
     if not shown:

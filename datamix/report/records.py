@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from datamix.builder.open_source import is_shipped
 from datamix.pipeline.graph import Graph
 from datamix.report.console import table
 from datamix.spec import Batch, LeafSpec
@@ -37,6 +38,14 @@ def class_of(pipeline: Pipeline, source: str, label: float | None) -> str:
     offset = pipeline.graph.label_offset(source) or 0
     names, number = pipeline.class_names[source], -1 if label is None else label - offset
     return names[int(number)] if 0 <= number < len(names) and number == int(number) else ""
+
+
+def column_names(pipeline: Pipeline) -> tuple[str, ...]:
+    """The columns of the leaf `features`; empty unless they are known, and the same for all sources."""
+    first, *others = pipeline.feature_names.values()
+    part, operations = pipeline.spec.get("features"), [node.operation for node in pipeline.graph.chain("mix")]
+    is_common = part is not None and part.shape == (len(first),) and all(names == first for names in others)
+    return first if is_common and all(each is None or is_shipped(each) for each in operations) else ()
 
 
 def picture(pixels: np.ndarray, graph: Graph, source: str) -> np.ndarray:

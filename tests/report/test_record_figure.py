@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ import datamix
 from datamix.errors import ConfigError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 1), np.uint8)
+
+
+@datamix.operator
+def reverse_features_for_test(record: Any) -> Any:
+    """Reverse the features of a record."""
+    return record | {"features": record["features"][::-1]}
 
 
 def texts(figure: Figure) -> list[str]:
@@ -48,6 +55,21 @@ def test_numbers_are_shown_as_histograms() -> None:
     figure = datamix.preview(pipeline)
     assert [axis.get_title() for axis in figure.axes][:3] == ["x[0]", "x[1]", "x[2]"]
     assert shown(figure)[..., :3].std() > 0.05
+
+
+def test_numbers_of_a_table_are_shown_with_the_names_of_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "houses.csv").write_text("rooms,price in $ per m$,rent\n" + "3,4.5,6\n4,5.5,7\n" * 4)
+    houses = [f"source.my_table.path={tmp_path / 'houses.csv'}", "source.my_table.target=rent", "batch.size=4"]
+    pipeline = datamix.load("source=my_table", *houses)
+    figure = datamix.preview(pipeline)
+    titles = [axis.get_title() for axis in figure.axes][:3]
+    assert titles == ["features[0]: rooms", "features[1]: price in $ per m$", "label"]
+    assert figure.axes[0].get_xticks().tolist() == [2, 3, 4, 5]  # rooms are whole numbers
+    assert shown(figure)[..., :3].std() > 0.05
+    reordering = datamix.load("source=my_table", *houses, "operators=[reverse_features_for_test]")
+    assert datamix.preview(reordering).axes[0].get_title() == "features[0]"
+    other = datamix.mix({"a": {"features": np.ones((8, 2), np.float32)}}, batch_size=4)
+    assert datamix.preview(other).axes[0].get_title() == "features[0]"
 
 
 def test_records_without_anything_to_draw_are_refused() -> None:

@@ -82,8 +82,12 @@ def tokenised(path: Path, tokenizer: Tokenizer, column: str, documents: str, cac
             checked=stat.st_size <= _CHECKED_BYTES,
         ).load(build)
         first = files[-1].first + len(files[-1].ends) if files else 0
-        note = f"{path.name} has no blank line, so that each of its lines is a document; documents=line says so"
-        note = f"{note} as well." if entry.info["by_line"] and documents != "line" else ""
+        note = ""
+        if not first and not len(entry.arrays["ends"]):
+            note = f"{path.name} holds no document."
+        elif entry.info["by_line"] and documents != "line":
+            note = f"{path.name} has no blank line, so that each of its lines is a document"
+            note += "; documents=line says so as well."
         files.append(TokenFile(path=path, **entry.arrays, first=first, note=note))
         done += entry.info["batches"]
         if entry.info["last"]:

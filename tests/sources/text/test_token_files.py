@@ -61,11 +61,12 @@ def test_a_file_without_blank_lines_is_read_by_lines_and_says_so(tmp_path, name)
     assert tokenise(path, tmp_path, documents="line")[0].note == ""
 
 
-def test_a_file_without_documents_has_no_tokens(tmp_path):
-    (tmp_path / "a.txt").write_text("\n\n")
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "\n\n"), ("b.txt", ""), ("a.jsonl", "")])
+def test_a_file_without_documents_has_no_tokens_and_says_so(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
     for _ in range(2):
-        (file,) = tokenise(tmp_path / "a.txt", tmp_path)
-        assert (len(file.tokens), len(file.ends)) == (0, 0)
+        (file,) = tokenise(tmp_path / name, tmp_path)
+        assert (len(file.tokens), len(file.ends), file.note) == (0, 0, f"{name} holds no document.")
 
 
 @pytest.mark.usefixtures("small_parts")
