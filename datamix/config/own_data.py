@@ -27,13 +27,18 @@ _KINDS = {
     **dict.fromkeys((".txt", ".jsonl"), "text, path: {path}, length: 1024"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp"), f"image_folder, {_IMAGES}"),
 }
+# The shipped example for a `_target_`, where its settings fit all data of this kind.
+_EXAMPLES = {
+    "image_folder": "folder",
+    **{target: f"my_{target}" for target in ("array_record", "table", "text", "tokens", "webdataset")},
+}
 _MOST_FILES = 1000  # of a folder that are examined to find its kind
 
 
 def refuse_paths(choice: str) -> None:
     """Refuse paths where `source=` takes names."""
-    for name in re.split(r"[+,]", choice.strip("'\"")):
-        if re.search(r"[/\\~.]", name) and not re.match(r"\w+\(", choice):
+    for name in _names(choice):
+        if _is_path(name) and not re.match(r"\w+\(", choice):
             mend = advice(name, choice)
             raise ConfigError("it is a path, and source= takes names of datasets", key="source", value=name, hint=mend)
 
@@ -62,10 +67,35 @@ def advice(path: str, choice: str | None = None) -> str:
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
     if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
         name = f"my_{name}"
-    # Only this name, not another one that begins like it.
-    part = rf"(?<![^+,'\"]){re.escape(path)}(?![^+,@'\"])"
-    command = f"--config-dir my_conf source={re.sub(part, name, choice or path)}"
+    command = f"--config-dir my_conf source={_renamed(path, name, choice or path)}{_first_look(settings, path, choice)}"
     return f"{note}Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
+
+
+def _renamed(path: str, name: str, choice: str) -> str:
+    """The value of `source=` with a name for a path, but not for another path that begins like it."""
+    return re.sub(rf"(?<![^+,'\"]){re.escape(path)}(?![^+,@'\"])", name, choice)
+
+
+def _names(choice: str) -> list[str]:
+    return re.split(r"[+,]", choice.strip("'\""))
+
+
+def _is_path(name: str) -> bool:
+    return re.search(r"[/\\~.]", name) is not None
+
+
+def _first_look(settings: str, path: str, choice: str | None) -> str:
+    """The advice to set the path of a shipped example; empty where it does not fit, or not the path alone."""
+    match = re.match(r"(\w+), path: ([\w./-]+)(?:, column: \"(\w+)\")?(?!, column)(?:,|$)", settings)
+    if match is None or (example := _EXAMPLES.get(match[1])) is None:
+        return ""
+    renamed = _renamed(path, example, choice or path)
+    names = _names(renamed)
+    # Not where another name follows the path, as in `a.csv@b`, or beside another path, which may need the same example.
+    if names.count(example) != 1 or example in _names(choice or path) or any(map(_is_path, names)):
+        return ""
+    column = f" source.{example}.column={match[3]}" if match[3] else ""
+    return f"; for a first look, source={renamed} source.{example}.path={match[2]}{column} will do"
 
 
 def _settings(place: Path, path: str) -> str | None:

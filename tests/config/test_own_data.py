@@ -18,14 +18,19 @@ from datamix.errors import ConfigError
 def followed(message: str, folder: Path) -> datamix.Pipeline:
     """The pipeline that one gets by doing what an error advises."""
     match = re.search(
-        r"Write (\{.*\}) into my_conf/(dataset/\w+\.yaml), and run with --config-dir my_conf (\S+)\.$", message
+        r"Write (\{.*\}) into my_conf/(dataset/\w+\.yaml), and run with --config-dir my_conf ([^\s;]+)"
+        r"(?:; for a first look, (.*) will do)?\.$",
+        message,
     )
     assert match, message
     path = folder / "my_conf" / match[2]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(match[1])
     data = (f"data.cache={folder}/cache", "batch.size=4", "batch.remainder=keep")
-    return datamix.load(match[3], *data, config_dir=folder / "my_conf")
+    pipeline = datamix.load(match[3], *data, config_dir=folder / "my_conf")
+    if match[4]:
+        assert {*datamix.load(*match[4].split(), *data).spec} == {*pipeline.spec}
+    return pipeline
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # what is left out of each is told
@@ -55,6 +60,8 @@ def test_what_is_advised_for_real_data_works(
         datamix.load(f"source={shared_data}/{path}")
     pipeline = followed(str(raised.value), tmp_path)
     assert leaf in pipeline.spec
+    is_like_an_example = path.startswith(("photos", "icons", "webdataset", "tables", "text"))
+    assert ("; for a first look, source=" in str(raised.value)) == is_like_an_example
     assert pipeline.plan.names[0].removeprefix("my_") == name
 
 
@@ -62,7 +69,9 @@ def test_it_mixes_as_it_was_typed(shared_data: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shared_data / "photos", "my photos")
     (tmp_path / "pets").symlink_to("my photos")
-    with pytest.raises(ConfigError, match=r"path: \./pets, .*source=digits\+pets\.$") as raised:
+    with pytest.raises(
+        ConfigError, match=r"path: \./pets, .*source=digits\+pets; for a first look, source=digits\+folder "
+    ) as raised:
         datamix.load("source=digits+./pets")
     assert "pets" in followed(str(raised.value), tmp_path).plan.report().sources
     with pytest.raises(ConfigError, match=r"^source=pets: it is a path, and no dataset has this name\. ") as raised:
@@ -73,6 +82,25 @@ def test_it_mixes_as_it_was_typed(shared_data: Path, tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"^source=pets: .* source=digits\+my_pets\+pets@easy\.$") as raised:
         datamix.load("source=digits+my_pets+pets@easy", config_dir=made("my_pets", tmp_path))
     assert "easy" in followed(str(raised.value), tmp_path).plan.report().sources
+
+
+@pytest.mark.parametrize(
+    ("choice", "path", "first_look"),
+    [
+        ("digits+a.csv", "a.csv", "source=digits+my_table source.my_table.path=a.csv"),
+        ("a.csv,digits", "a.csv", "source=my_table,digits source.my_table.path=a.csv"),
+        ("a.csv+b.csv", "a.csv", ""),
+        ("a.csv@easy", "a.csv", ""),
+        ("my_table+a.csv", "a.csv", ""),
+    ],
+)
+def test_a_first_look_takes_the_shipped_example_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, path: str, first_look: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        Path(name).write_text("x,y\n1,2\n")
+    assert re.findall("; for a first look, (.*) will do", advice(path, choice)) == [first_look][: bool(first_look)]
 
 
 def made(name: str, folder: Path) -> Path:
