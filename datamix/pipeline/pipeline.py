@@ -403,7 +403,10 @@ class Pipeline:
         """
         length = self.batching.num_batches
         if length is None:
-            raise TypeError("this mix never ends, so it has no length; see stop=, or take batches by iterator()")
+            loader = "a DataLoader takes datamix.interop.torch.dataset(pipeline), with batch_size=None"
+            raise TypeError(
+                f"this mix never ends, so it has no length; set stop=, or take batches by iterator(); {loader}"
+            )
         return length
 
     def __repr__(self) -> str:

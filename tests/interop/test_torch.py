@@ -168,6 +168,15 @@ def test_a_loader_gives_the_batches() -> None:
                 np.testing.assert_array_equal(tensor.numpy(), expected[leaf])
 
 
+def test_a_loader_of_a_mix_without_end_is_told_what_to_take() -> None:
+    pipeline = mix(stop="forever")
+    advice = r"a DataLoader takes datamix\.interop\.torch\.dataset\(pipeline\), with batch_size=None$"
+    with pytest.raises(TypeError, match=advice):
+        next(iter(torch.utils.data.DataLoader(pipeline)))
+    batch = next(iter(torch.utils.data.DataLoader(datamix.interop.torch.dataset(pipeline), batch_size=None)))
+    np.testing.assert_array_equal(batch["source_id"], pipeline[0]["source_id"])
+
+
 def test_what_is_asked_for_is_made_of_batches() -> None:
     pipeline = mix()
     plain, made = (
