@@ -23,7 +23,7 @@ from datamix.pipeline.batching import RowOrder
 from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.locate import Located, PlanArrays, locate
 from datamix.pipeline.readers.base import Reader
-from datamix.pipeline.readers.fed import Fed
+from datamix.pipeline.readers.fed import Fed, RowsReader
 from datamix.pipeline.tables import look_up
 from datamix.pipeline.transform import Branch, Numbers, transform
 from datamix.rng.hash import Words
@@ -120,8 +120,8 @@ class Compiled:
     ) -> tuple[Cursor, Carry, Any]:
         """`jax.lax.scan` over the batches from a cursor on, for a function under `jit`.
 
-        It is a faster loop over `next`: the records of several batches are located at once, as many as divide the
-        number of steps.
+        It is a faster loop over `next`: the records of several batches are located at once, and read at once where they
+        lie on the host, as many as divide the number of steps.
 
         Args:
           step: The function from a carry, a batch and an input to the next carry and an output.
@@ -134,7 +134,9 @@ class Compiled:
         """
         program, num_steps = self.program, len(jax.tree.leaves(inputs)[0])
         num_located = _LOCATED if jax.default_backend() == "cpu" else _LOCATED_ON_GPU
-        most = 1 if isinstance(self.reader, Fed) else min(num_steps, num_located // program.batch_size)
+        if isinstance(self.reader, Fed):
+            num_located = min(num_located, self.reader.most_records)
+        most = min(num_steps, num_located // program.batch_size)
         at_once = max((count for count in range(1, most + 1) if num_steps % count == 0), default=1)
 
         def one(state: tuple[Cursor, Carry], value: Any) -> tuple[tuple[Cursor, Carry], Any]:
@@ -144,13 +146,20 @@ class Compiled:
 
         def several(state: tuple[Cursor, Carry], values: Any) -> tuple[tuple[Cursor, Carry], Any]:
             located, cursor = locate_batches(self.plan, self.row_order, state[0], at_once, program.batch_size)
+            reader, row_of_each = self.reader, None
+            if isinstance(reader, Fed):
+                ahead, _ = locate_batches(self.plan, self.row_order, cursor, at_once, program.batch_size)
+                reader = reader.read_now(located, ahead)
+                row_of_each = reader.row_of_each
 
-            def located_one(carry: Carry, of_step: tuple[Located, Any]) -> tuple[Carry, Any]:
-                flat = _finished(program, self.numbers, of_step[0], self.reader, program.batch_size)
-                return step(carry, self._shaped(flat), of_step[1])
+            def located_one(carry: Carry, of_step: tuple[Located, Any, Any]) -> tuple[Carry, Any]:
+                located, row_of_each, value = of_step
+                here = reader._replace(row_of_each=row_of_each) if isinstance(reader, RowsReader) else reader
+                flat = _finished(program, self.numbers, located, here, program.batch_size)
+                return step(carry, self._shaped(flat), value)
 
-            located = jax.tree.map(lambda rows: rows.reshape(at_once, -1), located)
-            carry, outputs = lax.scan(located_one, state[1], (located, values))
+            located, row_of_each = jax.tree.map(lambda rows: rows.reshape(at_once, -1), (located, row_of_each))
+            carry, outputs = lax.scan(located_one, state[1], (located, row_of_each, values))
             return (cursor, carry), outputs
 
         if at_once == 1:

@@ -176,8 +176,9 @@ def test_batches_are_located_as_the_plan_says(shuffle_rows: bool) -> None:
         {"shared_operators": [partial(one_hot, num_classes=3), mixup]},
         {"order": "random", "weights": {"a": 1 / 3}},
         {"placement": {"a": "host"}},
+        {"placement": "host", "shared_operators": [partial(one_hot, num_classes=3), mixup]},
     ],
-    ids=["plain", "shuffled rows", "pairs", "drawn", "fed"],
+    ids=["plain", "shuffled rows", "pairs", "drawn", "fed", "fed pairs"],
 )
 @pytest.mark.parametrize("num_steps", [12, *(pytest.param(few, marks=pytest.mark.slow) for few in (1, 7))])
 def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, assert_same: Callable[..., None]) -> None:

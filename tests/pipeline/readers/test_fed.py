@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import datamix
 from datamix.errors import ConfigError, DataError
 from datamix.operators import to_float
+from datamix.pipeline.program import Compiled
 from datamix.pipeline.readers import host
 from datamix.pipeline.readers.fed import Fed, failures_named
 from datamix.sources.arrays import MemoryArrays, arrays
@@ -42,10 +43,11 @@ with registered():  # this module is imported before any test begins
 class _Counted(MemoryArrays):
     """A source that counts the records that are asked for, and is not looked at where it lies."""
 
-    count = 0
+    count = num_calls = 0
 
     def take(self, indices: np.ndarray, out: Arrays) -> None:
         _Counted.count += len(indices)
+        _Counted.num_calls += 1
         super().take(indices, out)
 
 
@@ -293,6 +295,26 @@ def test_batches_of_compiled_programs_are_read_once_and_ahead() -> None:
     sums = scan(fed.compiled, fed.start(5))
     np.testing.assert_array_equal(sums, [fed[step]["image"].sum(axis=(1, 2, 3)) for step in range(5, 10)])
     assert _Counted.count == (10 + 1 + 5) * 8  # those of both programs, one ahead, those that they are compared with
+
+
+@pytest.mark.parametrize(("prefetch_bytes", "num_calls"), [(None, 2), (400, 6)])
+def test_a_scan_reads_several_batches_at_once(prefetch_bytes: int | None, num_calls: int) -> None:
+    """Two scans of six batches: each is read in one call, or in three of two batches where no more may be in memory."""
+    data = {"a": _Counted({"image": _SOURCES["a"]["image"]})}
+    settings: dict[str, Any] = {"batch_size": 8, "stop": "forever", "threads": 1, "prefetch_bytes": prefetch_bytes}
+    fed = datamix.mix(data, placement="host", **settings)
+
+    @jax.jit
+    def scanned(compiled: Compiled, cursor: datamix.Cursor) -> Any:
+        def step(carry: int, batch: Mapping[str, jax.Array], _: Any) -> tuple[int, jax.Array]:
+            return carry, batch["image"]
+
+        return compiled.scan(step, cursor, 0, jnp.arange(6))[2]
+
+    _Counted.num_calls = 0
+    images = [np.asarray(scanned(fed.compiled, fed.start(first))) for first in (0, 6)]
+    assert num_calls <= _Counted.num_calls <= num_calls + 1  # one more is read ahead
+    np.testing.assert_array_equal(np.concatenate(images), [fed[step]["image"] for step in range(12)])
 
 
 @pytest.mark.slow
