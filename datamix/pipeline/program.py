@@ -133,10 +133,7 @@ class Compiled:
           The cursor after the last batch, the carry after the last step, and the stacked outputs.
         """
         program, num_steps = self.program, len(jax.tree.leaves(inputs)[0])
-        num_located = _LOCATED if jax.default_backend() == "cpu" else _LOCATED_ON_GPU
-        if isinstance(self.reader, Fed):
-            num_located = min(num_located, self.reader.most_records)
-        most = min(num_steps, num_located // program.batch_size)
+        most = min(num_steps, self._most_at_once)
         at_once = max((count for count in range(1, most + 1) if num_steps % count == 0), default=1)
 
         def one(state: tuple[Cursor, Carry], value: Any) -> tuple[tuple[Cursor, Carry], Any]:
@@ -168,6 +165,19 @@ class Compiled:
         inputs = jax.tree.map(lambda values: values.reshape(-1, at_once, *values.shape[1:]), inputs)
         (cursor, carry), outputs = lax.scan(several, (cursor, carry), inputs)
         return cursor, carry, jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), outputs)
+
+    def scanned_steps(self, num_steps: int) -> int:
+        """The least number of steps, `num_steps` or a few more, of which `scan` locates as many at once as it can."""
+        num_calls = max(-(-num_steps // self._most_at_once), 1)
+        return -(-num_steps // num_calls) * num_calls
+
+    @property
+    def _most_at_once(self) -> int:
+        """The most batches that `scan` locates, and reads, at once."""
+        num_located = _LOCATED if jax.default_backend() == "cpu" else _LOCATED_ON_GPU
+        if isinstance(self.reader, Fed):
+            num_located = min(num_located, self.reader.most_records)
+        return max(num_located // self.program.batch_size, 1)
 
     def _shaped(self, flat: FlatRows) -> Batch:
         return {leaf: flat[leaf].reshape(-1, *part.shape) for leaf, part in self.program.spec}

@@ -28,6 +28,7 @@ from datamix.pipeline.cursor import Cursor
 from datamix.pipeline.lookup.credit import whole_weights
 from datamix.pipeline.lowering import frozen
 from datamix.pipeline.program import Compiled
+from datamix.pipeline.readers.fed import Fed
 from datamix.pipeline.sharding import next_batch
 from datamix.rng.keys import key_of, same_draws
 from datamix.spec import Batch, LeafSpec
@@ -308,27 +309,38 @@ def evaluate(
     task, size = learner.task, data.compiled.program.batch_size
 
     @jax.jit  # traced once, for the shapes and for the loop
-    def scores_of(cursor: Cursor, first: jax.Array) -> tuple[Cursor, Sums]:
-        batch, cursor = next_batch(data.compiled, cursor, mesh)
-        # The last batch extends past the last record.
+    def scores_of(batch: Batch, first: jax.Array) -> Sums:
+        # The last batches extend past the last record.
         is_record = first + jnp.arange(size, dtype=jnp.uint32) < data.num_records
         source = jax.nn.one_hot(batch["source_id"], num_sources) * is_record[:, None]
         scores = task.scores(model(*task.inputs(batch)), batch, data.known, num_sources)
-        return cursor, {
+        return {
             name: (source * values[:, None]).sum(axis=0)
             if values.ndim == 1
             else jnp.einsum("bs,bt->st", source, values)
             for name, values in scores.items()
         }
 
-    def step(carry: tuple[Cursor, Sums], first: jax.Array) -> tuple[tuple[Cursor, Sums], None]:
-        cursor, scores = scores_of(carry[0], first)
-        return (cursor, jax.tree.map(jnp.add, carry[1], scores)), None
+    def add(scores: Sums, batch: Batch, first: jax.Array) -> tuple[Sums, None]:
+        return jax.tree.map(jnp.add, scores, scores_of(batch, first)), None
 
-    firsts = jnp.arange(num_batches, dtype=jnp.uint32) * size
-    shapes = jax.eval_shape(scores_of, data.cursor, firsts[0])[1]
+    def step(carry: tuple[Cursor, Sums], first: jax.Array) -> tuple[tuple[Cursor, Sums], None]:
+        batch, cursor = next_batch(data.compiled, carry[0], mesh)
+        return (cursor, add(carry[1], batch, first)[0]), None
+
+    def next_of(cursor: Cursor) -> Batch:
+        return next_batch(data.compiled, cursor, mesh)[0]
+
+    # Of records in memory, `scan` would only take longer to compile.
+    is_scanned = mesh is None and isinstance(data.compiled.reader, Fed)
+    steps = data.compiled.scanned_steps(num_batches) if is_scanned else num_batches
+    firsts = jnp.arange(steps, dtype=jnp.uint32) * size
+    shapes = jax.eval_shape(scores_of, jax.eval_shape(next_of, data.cursor), firsts[0])
     zeros = jax.tree.map(lambda sums: jnp.zeros(sums.shape, sums.dtype), shapes)
-    (_, sums), _ = lax.scan(step, (data.cursor, zeros), firsts)
+    if is_scanned:
+        sums = data.compiled.scan(add, data.cursor, zeros, firsts)[1]
+    else:
+        (_, sums), _ = lax.scan(step, (data.cursor, zeros), firsts)
     summed: Sums = _on_all(sums, mesh)
     return summed
 

@@ -200,6 +200,13 @@ def test_a_scan_is_a_loop_over_next(settings: dict[str, Any], num_steps: int, as
     jax.tree.map(np.testing.assert_array_equal, cursor, pipeline.start(3 + num_steps))
 
 
+def test_steps_are_rounded_up_to_what_is_scanned_in_equal_parts() -> None:
+    assert [mixed().compiled.scanned_steps(steps) for steps in (0, 1, 5, 2048, 2049)] == [0, 1, 5, 2048, 2050]
+    images = {"a": {"image": np.zeros((40, 2, 2, 1), np.uint8)}}  # 4 bytes a record, of which 8 are read at once
+    fed = datamix.mix(images, batch_size=4, stop="forever", placement="host", prefetch_bytes=64)
+    assert [fed.compiled.scanned_steps(steps) for steps in (1, 2, 3, 7, 8)] == [1, 2, 4, 8, 8]
+
+
 @pytest.mark.parametrize(("side", "stop"), [(30, "forever"), (80, "forever"), (8, "first_exhausted")])
 def test_mixes_of_several_batch_sizes_run_one_look_up(side: int, stop: str) -> None:
     sources = {name: {"image": np.zeros((1000, side, side, 4), np.uint8)} for name in "abc"}
