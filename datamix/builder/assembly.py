@@ -342,7 +342,8 @@ def _check_leaves(sources: Sequence[OpenSource]) -> None:
             leaf = each.settings.get("leaf", setting.default)
             if leaf in source.spec:
                 continue
-            if mend := source.calling([leaf] if len(source.spec) == 1 else [leaf, "label"]):
+            everywhere = [name for name in source.spec if all(name in other.spec for other in sources)]
+            if mend := source.calling([leaf] if len(source.spec) == 1 else [leaf, "label"], everywhere):
                 text = f"{each.operator} takes a leaf {leaf!r}, and {source.name} has {', '.join(source.spec)}"
                 raise SpecError(f"{source.key}.operators[{i}]: {text}; to mend it, {mend}.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -276,11 +276,17 @@ class OpenSource:
         choices = [f'"{source.choice("features", f"[{written(shared)}]")}"' for source in changed]
         return f"set {' and '.join(choices)}"
 
-    def calling(self, leaves: Sequence[str], /) -> str:
-        """The advice to call its leaves by these names, instead of others; empty if it is not clear which are which."""
+    def calling(self, leaves: Sequence[str], /, kept: Collection[str] = ()) -> str:
+        """The advice to call its leaves by other names; empty if it is not clear which are which.
+
+        Args:
+          leaves: The names to give.
+          kept: Leaves to keep under their names, if they do not get one of `leaves`; all others are left out.
+        """
         if self.target not in _NAMED or not self.key or self.settings.get("leaves") or not {*leaves} - self.spec.keys():
             return ""
         columns = {leaf: leaf if leaf in self.spec else self._meant(leaf) for leaf in leaves}
+        columns |= {leaf: leaf for leaf in kept if leaf in self.spec and leaf not in columns.values()}
         old = self.spec.keys() - columns.keys()
         used = {each.settings.get("leaf") for each in self.operators}
         used |= {leaf for each in self.operators for leaf in each.settings.get("leaves", ())}

@@ -77,7 +77,9 @@ def rename(record: Record, *, leaf: str, to: str) -> Record:
     if to == leaf:
         return record
     if to == "label":
-        mend = f"Name it where the dataset is described, as in leaves: {{label: {leaf}}}."
+        leaves = {to: leaf} | {name: name for name in record if name not in (leaf, "source_id")}
+        listed = ", ".join(f"{name}: {column}" for name, column in leaves.items())
+        mend = f"Name it where the dataset is described, as in leaves: {{{listed}}}."
         raise ConfigError("a mix numbers the classes before", key="rename.to", value=to, hint=mend)
     if to in record:
         raise SpecError(f"records have such a leaf already, which {leaf!r} would overwrite", key="rename.to", value=to)

@@ -291,6 +291,28 @@ def test_leaves_of_other_names_are_named(
         assert (shapes["image"].shape, shapes["label"].shape) == ((28, 28, 1), ())
 
 
+@pytest.mark.parametrize(
+    ("operator", "arrays", "leaves"),
+    [
+        ("{one_hot: {num_classes: 3}}", {"x": np.ones((6, 4)), "y": SCANS["labels"]}, "{label: y, x: x}"),
+        (
+            "to_float",
+            {"pixels": SCANS["images"], "mask": np.ones((6, 5, 5, 3, 2), np.uint8), "label": SCANS["labels"]},
+            "{image: pixels, label: label, mask: mask}",
+        ),
+    ],
+)
+def test_leaves_that_no_operator_takes_are_kept(tmp_path: Path, operator: str, arrays: Any, leaves: str) -> None:
+    np.savez(tmp_path / "scan.npz", **arrays)
+    mixes = Mixes(tmp_path, scan=f"_target_: arrays\npath: {tmp_path}/scan.npz\noperators: [{operator}]\n")
+    mixes.names = ["scan"]
+    with pytest.raises(SpecError) as raised:
+        mixes.load()
+    advised = re.findall('"(source[^"]*)"', str(raised.value))
+    assert advised == [f"source.scan.leaves={leaves}"]
+    assert len(mixes.load(*advised).spec) == len(arrays) + 1
+
+
 def test_leaves_that_operators_name_are_not_renamed(tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", **SCANS)
     settings = f"_target_: arrays\npath: {tmp_path}/scan.npz\noperators: [{{to_float: {{leaf: images}}}}]\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -68,6 +71,18 @@ def test_rename() -> None:
     assert rename(record, leaf="photo", to="image") == {"image": 1, "label": 2, "other": 3}
     assert rename(record, leaf="label", to="target") == {"photo": 1, "target": 2, "other": 3}
     assert rename(record, leaf="other", to="other") == record
+
+
+def test_a_label_is_named_where_the_dataset_is_described(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.ones((6, 4), np.float32), y=np.arange(6) % 3)
+    settings = f"_target_: arrays\npath: {tmp_path}/x.npz\n"
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "x1.yaml").write_text(f"{settings}operators: [{{rename: {{leaf: y, to: label}}}}]\n")
+    with pytest.raises(ConfigError, match=r"as in leaves: \{label: y, x: x\}\.$") as raised:
+        datamix.load("source=x1", config_dir=tmp_path)
+    leaves = re.findall(r"leaves: \{.*\}", str(raised.value))[0]
+    (tmp_path / "dataset" / "x1.yaml").write_text(f"{settings}{leaves}\n")
+    assert {*datamix.load("source=x1", "batch.size=2", config_dir=tmp_path).spec} == {"label", "x", "source_id"}
 
 
 def test_rename_overwrites_nothing() -> None:
