@@ -27,6 +27,7 @@ _MOST_BATCHES = 10_000
 _MEASURE_S = 0.1
 _LABELS_OF = 2**14  # records of a source whose labels are examined, if it is on the device
 _LABELS_READ = 2**9  # the same for a source on the host, each record of which must be read
+_MOST_COLUMNS = 32  # whose names are shown
 _FIRST_RECORDS = 10  # records that are shown if they hold no images
 
 
@@ -62,7 +63,7 @@ def run(config: Config, directory: Path, *, batches: int = 10) -> dict[str, Any]
     shown = ", ".join(f"{leaf} {part}" for leaf, part in pipeline.spec.items())
     out.print(f"Each batch: {config.batch_size} × {shown}")
     if columns := column_names(pipeline):
-        out.print(f"features: {', '.join(columns)}")
+        out.print(f"features: {', '.join([*columns[:_MOST_COLUMNS], *['…'] * (len(columns) > _MOST_COLUMNS)])}")
     for i, batch in enumerate(first_batches):
         by_source = "  ".join(f"{name} {int((batch['source_id'] == j).sum())}" for j, name in enumerate(names))
         has_labels = "label" in batch and batch["label"].ndim == 1

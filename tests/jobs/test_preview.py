@@ -98,3 +98,12 @@ def test_a_mix_without_the_numbers_of_its_sources_is_not_shown(call_datamix):
     for job in ("preview", "train"):
         mistake = call_datamix(f"job={job}", "source=digits+garments", renamed).mistake
         assert mistake.startswith("ConfigError: operators: an operator drops or renames the leaf source_id, by which ")
+
+
+@pytest.mark.parametrize("num_columns", [3, 40])
+def test_the_columns_of_a_table_are_named_but_not_hundreds_of_them(call_datamix, tmp_path, num_columns):
+    names = [f"c{i}" for i in range(num_columns)]
+    rows = [",".join(names), *[",".join(str(row + column) for column in range(num_columns)) for row in range(8)]]
+    (tmp_path / "wide.csv").write_text("\n".join(rows))
+    shown = call_datamix("source=my_table", f"source.my_table.path={tmp_path}/wide.csv", "batch.size=4").out
+    assert f"\nfeatures: {', '.join(names if num_columns < 32 else [*names[:32], '…'])}\n" in shown
