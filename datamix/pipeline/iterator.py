@@ -103,7 +103,7 @@ class BatchIterator(Iterator[Batch]):
             raise ConfigError("it is 'numpy', 'jax' or 'torch'", key="output", value=output)
         if not isinstance(stride, int | np.integer) or stride < 1:
             raise ConfigError("it is a whole number, 1 or more", key="stride", value=stride)
-        self._is_numpy, self._to_torch = output == "numpy", tensors() if output == "torch" else None
+        self._to_torch = tensors() if output == "torch" else None
         self._rows = rows
         self._adopt(pipeline)
         compiled, size = self._compiled, pipeline.batching.batch_size
@@ -112,6 +112,8 @@ class BatchIterator(Iterator[Batch]):
         # On a CPU, arrays in the device's memory are NumPy arrays as well: a chunk is cut into views.
         self._is_host = xla.is_host(self._device)
         self._is_cut = not self._is_host and output != "numpy"
+        self._tensor_of = host_tensors() if output == "torch" and self._is_host else None
+        self._is_finished = output == "numpy" or self._tensor_of is not None  # as soon as it is cut from a chunk
         whole = rows(size)
         num_rows = whole.stop - whole.start
         self._is_whole = stride == 1 and num_rows == size
@@ -131,7 +133,7 @@ class BatchIterator(Iterator[Batch]):
         self._put = {
             leaf: xla.putter((num_rows, *part.shape), part.dtype, self._device)
             for leaf, part in compiled.program.spec
-            if output != "numpy" and self._is_host
+            if output == "jax" and self._is_host
         }
         self._lock = threading.Lock()
         self._repeated: set[str] = set()  # sources whose repetition was logged
@@ -335,7 +337,7 @@ class BatchIterator(Iterator[Batch]):
                 batch = {}  # a comprehension takes a quarter longer before Python 3.12
                 for leaf, values in ready.columns:
                     batch[leaf] = values[place]
-                return batch if self._is_numpy else self._finished(batch)
+                return batch if self._is_finished else self._finished(batch)
             del ready  # it would keep the memory of the chunk from being reused
             with self._lock:
                 if self._ready.left is left:  # otherwise another thread has refilled it
@@ -413,7 +415,9 @@ class BatchIterator(Iterator[Batch]):
         if self._is_host:
             self._buffers_of(program).give_back(chunk, flat.values())
         steps, rows = program.num_steps, program.num_rows
-        return {leaf: cast("Any", flat[leaf].reshape(steps, rows, *part.shape)) for leaf, part in program.spec}
+        columns: dict[str, Any] = {leaf: flat[leaf].reshape(steps, rows, *part.shape) for leaf, part in program.spec}
+        # One tensor for all batches: a tensor for each took as long as six batches of 16 small images.
+        return {leaf: self._tensor_of(values) for leaf, values in columns.items()} if self._tensor_of else columns
 
     def _finished(self, batch: Batch) -> Batch:
         """Turn the values of a batch into JAX arrays or tensors."""
@@ -501,6 +505,20 @@ def tensors() -> Callable[[jax.Array], Any]:
         raise not_installed("output='torch'", "PyTorch", "torch") from None
     tensor: Callable[[jax.Array], Any] = from_dlpack
     return tensor
+
+
+def host_tensors() -> Callable[[np.ndarray], Any]:
+    """The function that turns an array into a tensor of the same memory, which it keeps alive."""
+    import torch
+
+    def tensor_of(values: np.ndarray) -> torch.Tensor:
+        if values.dtype.kind != "V":
+            return torch.from_numpy(xla.writable(values))
+        # NumPy and torch each have a bfloat16 of their own.
+        tensor: torch.Tensor = torch.from_numpy(xla.writable(values.view(f"i{values.itemsize}")))
+        return tensor.view(getattr(torch, values.dtype.name))
+
+    return tensor_of
 
 
 @lru_cache(1024)

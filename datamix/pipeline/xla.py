@@ -167,6 +167,19 @@ def host_view(array: jax.Array) -> np.ndarray:
     return np.asarray(array.addressable_data(0))
 
 
+class _Writable:
+    """The memory of an array, writable."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # keeps the memory alive
+        self.__array_interface__ = values.__array_interface__ | {"data": (values.ctypes.data, False)}
+
+
+def writable(view: np.ndarray) -> np.ndarray:
+    """The memory of a view, which it keeps alive, for tensors: PyTorch warns of an array that cannot be written to."""
+    return np.asarray(_Writable(view))
+
+
 class _Memory:
     """The memory of an array, from an address before it at which XLA's CPU backend takes it without a copy."""
 

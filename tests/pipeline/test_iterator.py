@@ -565,6 +565,22 @@ def test_tensors_share_the_memory_of_batches(load: Callable[..., datamix.Pipelin
     assert second - first == kept[0]["image"].nbytes  # one after the other in a chunk
 
 
+@pytest.mark.filterwarnings("error")  # such as PyTorch's of an array that cannot be written to
+def test_parts_of_tensors_keep_their_memory() -> None:
+    pytest.importorskip("torch")
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
+    pipeline = datamix.mix(
+        {"a": {"image": images}}, batch_size=256, stop="forever", operators=[("cast", {"dtype": "bfloat16"})]
+    )
+    iterator = pipeline.iterator(output="torch")
+    kept = [
+        batch["image"][3, 5:] for _, batch in zip(range(200), iterator, strict=False)
+    ]  # of several chunks, whose memory is reused
+    assert str(kept[0].dtype) == "torch.bfloat16"
+    for step, part in enumerate(kept):
+        np.testing.assert_array_equal(part.float(), pipeline[step]["image"][3, 5:].astype(np.float32))
+
+
 def test_torch_that_is_missing_is_named(load: Callable[..., datamix.Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.dlpack", None)
     with pytest.raises(datamix.InstallationError, match=r"output='torch' needs PyTorch: pip install .*torch"):
