@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from datamix.errors import ConfigError, not_installed
+from datamix.errors import ConfigError, StateError, not_installed
+from datamix.pipeline.batching import Batching
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline, require_loadable
 from datamix.pipeline.records import Records
@@ -15,6 +16,8 @@ try:
     import grain
 except ImportError as error:
     raise not_installed("datamix.interop.grain", "Grain", "grain") from error
+
+_ALONE = 0, 1  # the index of a worker, and the number of workers
 
 
 def dataset(pipeline: Pipeline) -> grain.MapDataset[Arrays]:
@@ -70,20 +73,43 @@ class _Batches(grain.IterDataset[Batch]):  # type: ignore[misc]
         self._turns = self._turns[turns]
 
     def __iter__(self) -> grain.DatasetIterator[Batch]:
-        first = self._pipeline.batching.after(0, self._turns.start)
-        return _Iterator(self._pipeline.iterator(first, self._shard, stride=self._turns.step))
+        batching, turns = self._pipeline.batching, self._turns
+        iterator = self._pipeline.iterator(batching.after(0, turns.start), self._shard, stride=turns.step)
+        return _Iterator(iterator, batching, (turns.start, turns.step))
 
 
 class _Iterator(grain.DatasetIterator[Batch]):  # type: ignore[misc]
-    def __init__(self, iterator: BatchIterator) -> None:
+    def __init__(self, iterator: BatchIterator, batching: Batching, worker: tuple[int, int]) -> None:
         super().__init__()
-        self._iterator = iterator
+        self._iterator, self._batching, self._worker = iterator, batching, worker
 
     def __next__(self) -> Batch:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
-        return self._iterator.state()
+        mark = {} if self._worker == _ALONE else {"worker": list(self._worker)}
+        return self._iterator.state() | mark
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Continue where this worker's state was taken.
+
+        Grain takes that of a worker that has delivered nothing in the main process, which does not slice: it is that of
+        all batches, at their start.
+
+        Raises:
+          StateError: It is no state of this worker, or another batch size or `skip` makes its step another one.
+        """
         self._iterator.restore(state)
+        worker, num_workers = self._worker
+        before, num_before = state.get("worker", _ALONE)
+        if (before, num_before) == self._worker == _ALONE:
+            return
+        if self._iterator.step != state["step"]:
+            text = "each worker's state holds a step, and with this batch.size or skip it is another"
+            raise StateError(f"{text}; restore it under the same.")
+        if (before, num_before) == self._worker:
+            return
+        if (before, num_before) != _ALONE or state["step"] != self._batching.after(0, 0):
+            text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of"
+            raise StateError(f"{text} {num_workers}; restore it with num_workers={num_before}.")
+        self._iterator.seek(self._batching.after(0, worker))
