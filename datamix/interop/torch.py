@@ -10,7 +10,7 @@ from datamix.errors import ConfigError, StateError, not_installed
 from datamix.pipeline import xla
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline, require_loadable
-from datamix.pipeline.state import State
+from datamix.pipeline.state import State, check
 
 try:
     import torch
@@ -140,6 +140,9 @@ class TorchDataset(IterableDataset[Tensors]):
         Args:
           state: The state of a dataset, of any iterator of the pipeline, or of a `StatefulDataLoader` with all its
             workers.
+
+        Raises:
+          StateError: It is none of these.
         """
         self._loaded, self._iterator = _whole(state), None
 
@@ -175,6 +178,9 @@ def _whole(state: State) -> State | None:
     """The state of the whole mix; from that of a `StatefulDataLoader`, that of the worker whose turn it is.
 
     None if the loader had reached its end, and starts again.
+
+    Raises:
+      StateError: There is no state.
     """
 
     def inside(value: object) -> Iterator[State]:
@@ -182,7 +188,10 @@ def _whole(state: State) -> State | None:
             parts = [value] if "fingerprint" in value else (part for each in value.values() for part in inside(each))
             yield from parts
 
-    if not isinstance(state, dict) or "fingerprint" in state or not (states := list(inside(state))):
+    states = list(inside(state)) or [state]
+    for each in states:
+        check(each)
+    if states[0] is state:
         return state
     if state.get("_iterator_finished"):
         return None

@@ -152,9 +152,12 @@ def test_a_loaders_state_is_one_of_its_dataset() -> None:
     list(batches)
     other.load_state_dict(loader.state_dict())  # at its end, it begins anew
     assert next(iter(other))["label"].tolist() == pipeline[0]["label"].tolist()
-    other.load_state_dict({"_num_yielded": 3})
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, "s", 3, {"_num_yielded": 3}, {"_snapshot": {"fingerprint": {}}}])
+def test_what_is_no_state_is_refused_when_it_is_loaded(wrong: Any) -> None:
     with pytest.raises(StateError, match="this is no state of datamix"):
-        iter(other)
+        datamix.interop.torch.dataset(mix()).load_state_dict(wrong)
 
 
 def test_a_loader_gives_the_batches() -> None:
