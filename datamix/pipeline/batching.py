@@ -151,11 +151,14 @@ class Batching:
 
     def check_shard(self, shard: tuple[int, int]) -> None:
         """Refuse a rank that does not exist, and more ranks than a batch has rows."""
-        if not isinstance(shard, Sequence) or len(shard) != 2:
+        is_pair = isinstance(shard, Sequence) and len(shard) == 2
+        if not is_pair or not all(isinstance(number, int | np.integer) for number in shard):
             raise ConfigError("it is a rank and the number of ranks, as in (0, 2)", key="shard", value=shard)
         rank, num_shards = shard
+        if num_shards < 1:
+            raise ConfigError("the number of ranks is 1 or more", key="shard", value=shard)
         if not 0 <= rank < num_shards:
-            raise ConfigError(f"the rank lies in [0, {max(num_shards, 0)})", key="shard", value=shard)
+            raise ConfigError(f"the rank lies in [0, {num_shards})", key="shard", value=shard)
         if self.batch_size < num_shards:
             text = f"a batch of {self.batch_size} cannot be divided among {num_shards} ranks; make batch.size larger"
             raise ConfigError(text, key="shard", value=shard)

@@ -34,10 +34,20 @@ def test_batches(length: int | None, remainder: Any, batches: int | None, rows: 
     assert batching.short_rows == (rows[-1] if rows[-1] < 4 else 0)
 
 
-@pytest.mark.parametrize("shard", [3, (0, 1, 2)])
+@pytest.mark.parametrize("shard", [3, (0, 1, 2), ("0", "2"), "02", (0.5, 2), (0, 1.5), (None, 2)])
 def test_what_is_no_shard(shard: Any) -> None:
     with pytest.raises(ConfigError, match=r"; it is a rank and the number of ranks, as in \(0, 2\)\.$"):
         Batching(length=8, batch_size=4).check_shard(shard)
+
+
+@pytest.mark.parametrize("shard", [(0, 0), (1, -2)])
+def test_there_is_at_least_one_rank(shard: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"^shard = \(.*\); the number of ranks is 1 or more\.$"):
+        Batching(length=8, batch_size=4).check_shard(shard)
+
+
+def test_ranks_are_whole_numbers_of_any_library() -> None:
+    Batching(length=8, batch_size=4).check_shard((np.int64(1), np.uint8(2)))
 
 
 def test_no_batch_at_all() -> None:
