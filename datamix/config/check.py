@@ -234,15 +234,21 @@ def belongs_to(choices: Sequence[str], key: str) -> ConfigError:
 
 
 def _elsewhere(path: str, beside: Collection[str]) -> list[str]:
-    """At most three keys that end in the name of an unknown one, or equal it but for dots in place of underscores."""
+    """At most three keys that end in the name of an unknown one, or equal it but for dots in place of underscores.
+
+    Of a source's keys, only those of the source end alike: `job.vocab_size` says nothing of a dataset's vocabulary.
+    """
     parent, _, name = path.rpartition(".")
     name = WORDS_OF_OTHERS.get(path) or WORDS_OF_OTHERS.get(name, name)
     if name in beside or "." in name:
         return name.split(",") if "." in name else []
-    source = parent.removeprefix("source.") if parent.startswith("source.") else "NAME"
-    of_source = [*(key.path for key in keys_of(SourceConfig).values()), "split", "path"]
-    keys = [*all_keys(), *(f"source.{source}.{key}" for key in of_source)]
-    ending = [key for key in keys if key.endswith(f".{name}") or ("_" in name and key.replace(".", "_") == name)]
+    in_source = parent.startswith("source.")
+    source = parent.removeprefix("source.") if in_source else "NAME"
+    names = [*(key.path for key in keys_of(SourceConfig).values()), "split", "path"]
+    of_source = [key for each in names if (key := f"source.{source}.{each}") != path]
+    near = [*BY_SOURCE, *of_source] if in_source else [*all_keys(), *of_source]
+    ending = [key for key in near if key.endswith(f".{name}")]
+    ending += [key for key in all_keys() if "_" in name and key.replace(".", "_") == name]
     return [f"{key}.{source}" if key in BY_SOURCE else key for key in ending[:3]]
 
 

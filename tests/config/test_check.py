@@ -141,4 +141,8 @@ def test_an_unknown_key_says_which_choices_bring_it() -> None:
     assert str(error) == (
         "model.hidden.x: it belongs to model=cnn or model=mlp or model=transformer. Add one of them, or leave it out."
     )
+    assert str(unknown_key("source.a.vocab_size", ["num_tokens"])).endswith("in source.a. Known: num_tokens.")
+    assert str(unknown_key("source.a.path", ["limit"])).endswith("in source.a. Known: limit.")  # it is not taken
+    assert "Did you mean mix.max_epochs.a? Known: " in str(unknown_key("source.a.max_epochs", ["limit"]))
+    assert "Did you mean source.a.operators? Known: " in str(unknown_key("source.a.transform", ["limit"]))
     assert str(unknown_key("a.bc", ["bd"], kind="source")) == ("a.bc: there is no source 'bc' in a. Known: bd.")
