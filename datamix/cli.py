@@ -39,7 +39,7 @@ from yaml import YAMLError
 from datamix import __version__, jobs, mixing, operators, pipeline, registry, sources, training  # noqa: F401
 from datamix.config import compose
 from datamix.config.check import component_kind
-from datamix.config.directories import directory_in_use
+from datamix.config.directories import directory_in_use, not_written
 from datamix.config.explain import config_error
 from datamix.config.files import conf_dir
 from datamix.config.help import commented
@@ -438,7 +438,7 @@ def _start(config: DictConfig, loader: compose.Loader) -> None:
         if error.filename is None:
             raise
         key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=key) from error
+        raise not_written(error, key) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -516,5 +516,5 @@ def _work(node: DictConfig, trained: Any = None, shared: SharedData | None = Non
         if not isinstance(error, OSError) or not str(error.filename or "").startswith(str(directory)):
             raise
         key = "hydra.sweep.dir" if hydra_config.mode == RunMode.MULTIRUN else "hydra.run.dir"
-        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}", key=key) from error
+        raise not_written(error, key) from error
     return report

@@ -739,6 +739,25 @@ def test_a_run_directory_that_cannot_be_made_is_named(call_datamix, tmp_path):
     assert str(tmp_path / "file" / "run") in mistake
 
 
+@pytest.mark.usefixtures("permissions_count")
+@pytest.mark.parametrize(("key", "flags"), [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"])])
+def test_in_a_directory_that_may_not_be_written_to_another_is_advised(
+    key, flags, call_datamix, tmp_path, tmp_path_factory
+):
+    command = [*flags, "job=plan", "source=digits", "source.digits.limit=64"]
+    advised = f"{key}={tmp_path_factory.mktemp('results')}"
+    tmp_path.chmod(0o555)
+    try:
+        mistake = call_datamix(*command).mistake
+        ended = call_datamix(*command, advised)
+    finally:
+        tmp_path.chmod(0o755)
+    where = "outputs" if key == "hydra.run.dir" else "multirun"
+    assert mistake.startswith(f"ConfigError: {key}: {where}")
+    assert mistake.endswith(f" cannot be written: Permission denied. Write to another directory: {key}=DIR.")
+    assert ended.code == 0, ended.err
+
+
 # Two at once, and one that is stopped
 
 

@@ -18,6 +18,18 @@ _BY_TIME = "${now:"
 _SWEEP = "multirun.yaml"  # written by Hydra into the directory of a sweep
 
 
+def not_written(error: OSError, key: str, path: Path | None = None) -> ConfigError:
+    """The error for a file of a run or a sweep that cannot be written.
+
+    Args:
+      error: What the system said.
+      key: "hydra.run.dir" or "hydra.sweep.dir".
+      path: The file, if the system's error has none.
+    """
+    text = f"{error.filename or path} cannot be written: {error.strerror}"
+    return ConfigError(text, key=key, hint=f"Write to another directory: {key}=DIR.")
+
+
 @contextmanager
 def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
     """Make the directory that a run or a sweep writes to, and keep other processes out during the block.
@@ -57,7 +69,7 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
         mend = "Wait until that one has ended, or choose another directory."
         raise ConfigError("another process is using it", key=key, value=str(path), hint=mend) from None
     except OSError as error:
-        raise ConfigError(f"{error.filename or path} cannot be written: {error.strerror}", key=key) from error
+        raise not_written(error, key, path) from error
     new_directories = [each.absolute() for each in new_directories]  # the job may change the current directory
     try:
         yield

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,10 +52,10 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
             raise errors.ConfigError("it follows from directory=", key=key, value=value, hint="Give that in its place.")
     directory = _new_directory() if directory is None else Path(directory)
     is_sweep = bool({"-m", "--multirun"} & {*arguments})
-    place = f"hydra.{'sweep' if is_sweep else 'run'}.dir='{directory}'"
-    code, mistake = _printed([sys.executable, "-m", "datamix", *arguments, place])
+    key = f"hydra.{'sweep' if is_sweep else 'run'}.dir"
+    code, mistake = _printed([sys.executable, "-m", "datamix", *arguments, f"{key}='{directory}'"])
     if code == 2 and mistake is not None:
-        raise mistake
+        raise type(mistake)(str(mistake).replace(key, "directory"))  # as it is called here
     if code:
         raise RuntimeError(f"datamix {' '.join(arguments)} ended with code {code}; see what it printed")
     report = directory / ("sweep.json" if is_sweep else "report.json")
@@ -63,9 +63,8 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
 
 
 def _new_directory() -> Path:
-    day = Path("outputs", time.strftime("%Y-%m-%d"))
-    day.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=time.strftime("%H-%M-%S-"), dir=day))
+    """A name that no other run has; the command line makes the directory, and removes it again if it stays empty."""
+    return Path("outputs", time.strftime("%Y-%m-%d/%H-%M-%S-") + secrets.token_hex(4))
 
 
 def _printed(command: Sequence[str]) -> tuple[int, errors.DatamixError | None]:

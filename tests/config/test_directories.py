@@ -76,7 +76,10 @@ def test_another_one_is_refused_in_one_line_until_the_first_has_ended(tmp_path: 
 def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(ConfigError, match=r"^hydra\.run\.dir: .*file.* cannot be written: "),
+        pytest.raises(
+            ConfigError,
+            match=r"^hydra\.run\.dir: .*file.* cannot be .+: .+\. Write to another directory: hydra\.run\.dir=DIR\.$",
+        ),
         directory_in_use(config_of(tmp_path / "file" / "a"), "hydra.run.dir"),
     ):
         pass

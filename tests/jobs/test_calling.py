@@ -42,6 +42,25 @@ def test_a_mistake_is_the_error_that_the_command_line_names(capsys: pytest.Captu
     assert capsys.readouterr().out == ""  # it is raised
 
 
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_a_run_that_is_refused_leaves_nothing(flags: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no dataset 'nope'"):
+        datamix.run(*flags, "job=plan", "source=digits+nope")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("call", [datamix.run, datamix.sweep])
+def test_where_nothing_can_be_written_a_directory_is_advised(
+    call: Callable[..., Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (tmp_path / "outputs").touch()  # in the way
+    message = r"^directory: outputs.* cannot be written: .+\. Write to another directory: directory=DIR\.$"
+    for directory in (None, "outputs/a"):
+        with pytest.raises(ConfigError, match=message):
+            call("job=plan", *FEW, directory=directory)
+    assert call("job=plan", *FEW, directory=tmp_path_factory.mktemp("results")).report
+
+
 def test_a_line_that_is_no_mistake_in_the_end_is_printed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
