@@ -162,6 +162,8 @@ def cell(group: Setting, metric: str) -> str:
 
 def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal: str) -> str:
     """The best setting in a sentence; if no job reports the metric, the metrics that they do report."""
+    if not any(result.status == "done" for result in results):
+        return "No job is done, and there is none to compare."
     if chosen is None:
         names = ", ".join(related(results, metric)) or "no number"
         return f"No job reports {metric}, by which they are compared; sweep.metric can be one of: {names}."

@@ -104,7 +104,9 @@ class Checkpoints:
     def _delete(self, steps: list[int]) -> None:
         for step in steps:
             # Renaming is atomic: a process killed while it deletes leaves no half of a checkpoint.
-            gone = (self.path / str(step)).rename(self.path / f".{step}.deleted")
+            gone = self.path / f".{step}.deleted"
+            shutil.rmtree(gone, ignore_errors=True)  # left by a run that was killed
+            (self.path / str(step)).rename(gone)
             shutil.rmtree(gone)
 
     @_by_first

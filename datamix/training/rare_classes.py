@@ -23,7 +23,7 @@ def notes_on_rare_classes(training: Mapping[str, OpenSource], num_classes: Mappi
         # With two records per class or more, enough classes can be learnt; only with fewer are the labels read.
         if label is None or label.shape or source.num_records >= 2 * (num_classes[name] or 0):
             continue
-        labels = source.read()["label"]
+        labels = source.read_leaf("label").reshape(-1)
         _, counts = np.unique(labels[labels >= 0], return_counts=True)
         if 2 * (single := int((counts == 1).sum())) > len(counts):
             text = f"{single:,} of its {len(counts):,} classes have a single record to train on, from which none can be"

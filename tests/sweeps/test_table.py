@@ -92,3 +92,8 @@ def test_the_verdict_is_one_sentence(leave):
         said,
     )
     assert verdict(results, None, "none", "auto").startswith("No job reports none, by which they are compared; ")
+
+
+def test_where_no_job_is_done_it_says_so(leave, gathered):
+    _, out = gathered(leave(failing=range(6)))
+    assert out.partition("Not done")[2].splitlines()[-2] == "No job is done, and there is none to compare."

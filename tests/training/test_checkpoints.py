@@ -140,3 +140,11 @@ def test_one_without_its_digests_is_half_written(tmp_path, state):
     assert again.last() == 3
     again.save(4, state, {})
     assert again.last() == 4
+
+
+def test_a_deletion_that_was_killed_does_not_keep_the_next_one_from_its_end(tmp_path, state):
+    kept = Checkpoints(tmp_path)
+    kept.save(1, state, {})
+    shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "checkpoints" / ".1.deleted")
+    kept.clear()
+    assert [*(tmp_path / "checkpoints").iterdir()] == []

@@ -7,6 +7,7 @@ import pytest
 
 from datamix.builder.open_source import OpenSource
 from datamix.sources.arrays import MemoryArrays
+from datamix.spec import LeafSpec
 from datamix.training.rare_classes import notes_on_rare_classes
 
 
@@ -61,3 +62,22 @@ def test_a_table_says_what_to_do_instead(call_datamix, tmp_path, column, advice,
     mended = call_datamix(*base, *([] if column == "name" else ["source.my_table.target=amount"]), says)
     assert mended.report["metrics"]
     assert "single record" not in mended.out
+
+
+class WithoutImages:
+    """A source that is asked for its labels alone."""
+
+    provenance, num_records, class_names = "arrays", 4, ()
+
+    def __init__(self):
+        self.spec = {"image": LeafSpec((28, 28, 1), "uint8"), "label": LeafSpec((), "int32")}
+
+    def take(self, indices, out):
+        assert [*out] == ["label"]
+        out["label"][...] = indices
+
+
+def test_no_other_leaf_is_read():
+    source = OpenSource(name="a", source=WithoutImages(), provenance="arrays")
+    (note,) = notes_on_rare_classes({"a": source}, {"a": 4})
+    assert note.startswith("source 'a': 4 of its 4 classes have a single record")
