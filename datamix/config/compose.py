@@ -86,9 +86,11 @@ Write 'source.x.path=[a.csv,b.csv]' for all of them.
             continue
         text = f"is given {len(values)} values, {', '.join(values)}"
         if _LISTS.search(key):
-            mend = f"Write '{key}=[{','.join(values)}]' for all of them."
+            items = [value[1:-1] if re.fullmatch(r"\[.*\]", value) else value for value in values]
+            mend = f"Write '{key}=[{','.join(filter(None, items))}]' for all of them."
             raise ConfigError(f"it {text}, and the last alone would count", key=key, hint=mend)
-        mixed = f" (source={'+'.join(values)} mixes them)" if key == "source" else ""
+        names = dict.fromkeys(name for value in values for name in value.split("+"))
+        mixed = f" (source={'+'.join(names)} mixes them)" if key == "source" and "," not in "".join(names) else ""
         notes.append(f"{key} {text}; the last one counts{mixed}.")
     return notes
 

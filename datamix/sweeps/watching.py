@@ -138,9 +138,20 @@ def _check_earlier(
         mend = "sweep.resume=true goes on with that sweep, another directory begins a new one."
         raise StateError(text, key="hydra.sweep.dir", value=str(directory), hint=mend)
     for result in earlier:
-        if result.status == "done" and result.job in jobs:
-            node = loader.load_sweep_config(config, jobs[result.job])
-            _require_same(result.config, plain_config(node), result.job, result.directory)
+        overrides = jobs.get(result.job)
+        if overrides is not None and (result.status == "done" or _would_lose(result, overrides)):
+            node = loader.load_sweep_config(config, overrides)
+            _require_same(result, plain_config(node))
+
+
+def _would_lose(result: Result, overrides: Sequence[str]) -> bool:
+    """Whether a job that was cut short has checkpoints, which other settings would remove without being asked to."""
+    return _is_cut_short(result) and not _says_resume(overrides) and any(result.directory.glob("checkpoints/*"))
+
+
+def _says_resume(overrides: Sequence[str]) -> bool:
+    """Whether overrides say themselves whether a job goes on from its checkpoint."""
+    return "train.resume" in by_key(overrides)
 
 
 def _with_the_rest(results: list[Result], jobs: Mapping[int, list[str]], directory: Path) -> list[Result]:
@@ -206,7 +217,8 @@ def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Pa
     """Begin the result file of a job; in a resumed sweep, a job that was cut short continues from its checkpoint.
 
     Args:
-      node: The composed configuration; its `train.resume` is set to true for a job that was cut short.
+      node: The composed configuration; its `train.resume` is set to true for a job that was cut short, unless an
+        override sets it.
       hydra: Hydra's part of the configuration.
       config: The configuration as `plain_config` returns it.
       directory: The directory of the job.
@@ -217,9 +229,10 @@ def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Pa
     earlier, job = _earlier(directory), hydra.job.num
     if earlier is not None and earlier.job != job:
         raise shared_directory(str(hydra.sweep.subdir), earlier.job, job)
-    if node.sweep.resume and "train" in node and earlier and _is_cut_short(earlier) and earlier.config == config:
-        node.train.resume = True
     overrides, flags = list(hydra.overrides.task), config_flags(hydra)
+    goes_on = node.sweep.resume and "train" in node and not _says_resume(overrides)
+    if goes_on and earlier and _is_cut_short(earlier) and earlier.config == config:
+        node.train.resume = True
     return ResultFile(directory, job=job, overrides=overrides, config=config, flags=flags)
 
 
@@ -276,7 +289,7 @@ def finished(node: DictConfig, config: Mapping[str, Any], directory: Path, job: 
     result = _earlier(directory) if node.sweep.resume else None
     if result is None or result.status != "done":
         return None
-    _require_same(result.config, config, job, directory)
+    _require_same(result, config)
     print(f"Job {job} is done already: {directory}")
     return result
 
@@ -367,9 +380,12 @@ def plain_config(node: DictConfig) -> dict[str, Any]:
     return dict(json.loads(json.dumps(plain, default=str)))
 
 
-def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], job: int, directory: Path) -> None:
-    old, new = dict(leaves_of(before)), dict(leaves_of(now))
+def _require_same(result: Result, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a job under another configuration than that of its result."""
+    old, new = dict(leaves_of(result.config)), dict(leaves_of(now))
     if (key := next((key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...)), None)) is not None:
         was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
-        mend = "Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir."
-        raise StateError(f"job {job} in {directory} was run with {was}, now it is {is_now}", key=key, hint=mend)
+        mend = "Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir"
+        mend += "; train.resume=false begins this job afresh" * (result.status != "done")
+        text = f"job {result.job} in {result.directory} was run with {was}, now it is {is_now}"
+        raise StateError(text, key=key, hint=f"{mend}.")

@@ -26,6 +26,8 @@ from datamix.training.tasks.classification import Classification
 from datamix.training.tasks.language import Language
 from datamix.training.tasks.regression import Regression
 
+# The metrics of all sources: those of `tasks.base.family`, of `sweep.goal_weights`, and of TensorBoard's training loss.
+_OF_ALL = ("mean", "worst", "weighted", "train")
 _MEASURED = 4096  # records of the mix, over which mean and deviation are computed
 
 
@@ -129,6 +131,10 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     Raises:
       DatamixError: A source cannot be opened, or a model cannot be trained or tested on the records.
     """
+    for name in _OF_ALL:
+        if any(source.name == name for source in config.sources):
+            mend = "Give it another name, as in source=digits@other."
+            raise ConfigError(f"metrics that end in /{name} are of all sources together", key=f"source.{name}", hint=mend)
     built = _built(config)
     task_of = choose(built)
     if like is not None:

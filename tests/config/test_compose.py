@@ -349,6 +349,7 @@ def test_a_job_of_a_sweep_that_a_launcher_has_numbered_is_composed_anew() -> Non
     ("overrides", "message"),
     [
         (["sweep.dir=a", "sweep.dir=b", "sweep.dir=a"], r"a, b, .* Write 'sweep\.dir=\[a,b\]' for all of them\.$"),
+        (["sweep.dir=[n]", "sweep.dir=[w,v]", "sweep.dir=x"], r" Write 'sweep\.dir=\[n,w,v,x\]' for all of them\.$"),
         (
             ["source.x.path=a.csv", "source.x.path=b.csv"],
             r" Write 'source\.x\.path=\[a\.csv,b\.csv\]' for all of them\.$",
@@ -366,6 +367,10 @@ def test_of_other_keys_the_last_value_counts_and_it_is_noted() -> None:
     assert check_repeated(["source=digits", "source=garments"]) == [
         "source is given 2 values, digits, garments; the last one counts (source=digits+garments mixes them)."
     ]
+    (note,) = check_repeated(["source=digits+garments", "source=digits+garments+mnist"])
+    assert note.endswith("; the last one counts (source=digits+garments+mnist mixes them).")
+    (note,) = check_repeated(["source=digits,garments", "source=mnist"])
+    assert note.endswith("; the last one counts.")  # no mix, as jobs of a sweep have one each
     assert check_repeated(["+vars.a=1", "vars.a=2", "vars.a=3"]) == [
         "vars.a is given 3 values, 1, 2, 3; the last one counts."
     ]

@@ -324,14 +324,15 @@ def test_of_many_overrides_a_trial_shows_what_is_searched(call_datamix):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ending", "goes_on"),
+    ("ending", "more", "goes_on"),
     [
-        ({"status": "begun"}, True),  # killed
-        ({"status": "failed", "kind": "ResourceError", "error": "no room."}, True),
-        ({"status": "failed", "kind": "LookupError", "error": "no room"}, False),
+        ({"status": "begun"}, [], True),  # killed
+        ({"status": "begun"}, ["train.resume=false"], False),
+        ({"status": "failed", "kind": "ResourceError", "error": "no room."}, [], True),
+        ({"status": "failed", "kind": "LookupError", "error": "no room"}, [], False),
     ],
 )
-def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path, ending, goes_on):
+def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path, ending, more, goes_on):
     sweep = [*TRAIN, "mix.share.mnist=0.5", "batch.size=24"]
     assert call_datamix(*sweep, "hydra.sweep.dir=whole").code == 0
     assert call_datamix(*sweep, "hydra.sweep.dir=s").code == 0
@@ -339,10 +340,31 @@ def test_a_job_cut_short_goes_on_from_its_checkpoint(call_datamix, tmp_path, end
     result = json.loads((job / "result.json").read_bytes())
     shutil.rmtree(job / "checkpoints" / "4")  # as if it had been ended after step 2
     (job / "result.json").write_text(json.dumps(result | {"metrics": {}, "sources": {}} | ending))
-    resumed = call_datamix(*sweep, "-v", "hydra.sweep.dir=s", "sweep.resume=true")
+    resumed = call_datamix(*sweep, "-v", "hydra.sweep.dir=s", "sweep.resume=true", *more)
     assert resumed.code == 0, resumed.err
     assert ("the run goes on after step 2 of 4" in resumed.out) == goes_on
     assert rows(tmp_path / "s")[0]["metrics"] == rows(tmp_path / "whole")[0]["metrics"]
+
+
+def test_checkpoints_of_a_job_cut_short_are_not_removed_for_other_settings(call_datamix, tmp_path):
+    sweep = ["-m", "job=train", "model=linear", "train.eval_every=2", "source=digits", "source.digits.limit=200"]
+    sweep += ["hydra.sweep.dir=s", "batch.size=24"]
+    assert call_datamix(*sweep, "train.steps=4").code == 0
+    job = tmp_path / "s" / "0"
+    result = json.loads((job / "result.json").read_bytes())
+    (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
+    other = [*sweep, "train.steps=6", "sweep.resume=true"]
+    assert call_datamix(*other).mistake == (
+        "StateError: train.steps: job 0 in s/0 was run with 4, now it is 6. Resume a sweep with the command that it was "
+        "begun with, or begin a new one in another hydra.sweep.dir; train.resume=false begins this job afresh."
+    )
+    assert (job / "checkpoints" / "4").is_dir()
+    afresh = call_datamix(*other, "train.resume=false")
+    assert (afresh.code, afresh.err) == (0, "")
+    assert {path.name for path in (job / "checkpoints").iterdir()} == {"4", "6"}
+    shutil.rmtree(job / "checkpoints")  # with no checkpoint, nothing is lost
+    (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
+    assert call_datamix(*other).code == 0
 
 
 def test_how_a_job_is_run_is_no_part_of_its_configuration():

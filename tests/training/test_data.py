@@ -206,3 +206,14 @@ def test_a_budget_in_tokens_needs_tokens(config_of):
     ) as e:
         open_data(config_of("train.tokens=500"))
     assert (e.value.key, e.value.value) == ("train.tokens", 500)
+
+
+@pytest.mark.parametrize("name", ["mean", "worst", "weighted", "train"])
+def test_a_source_that_would_take_the_name_of_a_metric_is_refused(config_of, name):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^source\.{name}: metrics that end in /{name} are of all sources together\. "
+        r"Give it another name, as in source=digits@other\.$",
+    ):
+        open_data(config_of(f"source=across@{name}+down"))
+    assert [*open_data(config_of("source=across@other+down")).num_test_records] == ["other", "down"]
