@@ -9,7 +9,6 @@ import errno
 import gc
 import os
 import re
-import shlex
 import signal
 import string
 import sys
@@ -486,7 +485,7 @@ def run(
         if isinstance(ending, SystemExit) and ending.code == 2:  # a mistake in another process, which reports it
             raise
         directory = Path(HydraConfig.get().runtime.output_dir)
-        more = f"with train.resume=true {shlex.quote(f'hydra.run.dir={directory}')} "
+        more = f"with train.resume=true {compose.typed_text('hydra.run.dir', str(directory))} "
         if "train" in node and any(directory.glob("checkpoints/*")):
             print(f"The same command {more}goes on from the last checkpoint.", file=sys.stderr)
         elif "train" in node:

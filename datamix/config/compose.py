@@ -35,6 +35,7 @@ from datamix.config.explain import one_line_errors, require_choices
 from datamix.config.files import all_keys, conf_dir
 from datamix.config.own_data import refuse_paths
 from datamix.config.plus import MIX
+from datamix.config.quoting import as_value, in_quotes
 from datamix.config.renamed import rename_overrides
 from datamix.errors import ConfigError, expanded
 from datamix.mixing.groups import SELF
@@ -154,7 +155,9 @@ def _quoted(key: str, value: str) -> str:
         return value
     sweeps = re.match(r"(choice|sort|shuffle)\(", value)
     if key.endswith(".where") and value not in ("", "null") and not sweeps:
-        return "'{}'".format(value.replace("'", "\\'"))  # as a whole: its commas separate items of lists
+        return in_quotes(value)  # as a whole: its commas separate items of lists
+    if key == "sweep.dir" and value != "null" and (plain := re.fullmatch(r"(\[?)([\w./+,-]+)(\]?)", value)):
+        return plain[1] + ",".join(map(as_value, plain[2].split(","))) + plain[3]  # names that look like numbers
     windows = key == "shuffle" and re.search(r"\w\(", value) and not sweeps
     if split or windows or value.startswith("~/"):
         return ",".join(f"'{part}'" for part in value.split(","))
@@ -171,6 +174,20 @@ def typed(override: str) -> str:
     plain = f"{key}={value[1:-1]}"
     if re.fullmatch("'.*'", value) and prepared([plain])[0] == override:
         return shlex.quote(plain)
+    return _for_shell(override)
+
+
+def typed_text(key: str, text: str | Sequence[str]) -> str:
+    """The override that sets a key to a text, or to a list of texts, for a shell.
+
+    >>> print(typed_text("hydra.sweep.dir", "a (1)"), typed_text("sweep.dir", ["s", "1"]))
+    "hydra.sweep.dir='a (1)'" "sweep.dir=[s,'1']"
+    """
+    value = as_value(text) if isinstance(text, str) else "[{}]".format(",".join(map(as_value, text)))
+    return _for_shell(f"{key}={value}")
+
+
+def _for_shell(override: str) -> str:
     return f'"{override}"' if "'" in override and not re.search(r'["$`\\!]', override) else shlex.quote(override)
 
 

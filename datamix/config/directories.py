@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datamix.config.quoting import in_quotes
 from datamix.errors import ConfigError
 
 _LOCK = ".lock"
@@ -60,9 +61,8 @@ def directory_in_use(config: DictConfig, key: str) -> Iterator[None]:
         else:
             path.mkdir(parents=True, exist_ok=True)
         if "${" in raw:  # resolved once, not again for each job
-            quoted = str(path).replace("'", "\\'")
             OmegaConf.update(config, key, str(path))
-            config.hydra.overrides.hydra.append(f"{key}='{quoted}'")
+            config.hydra.overrides.hydra.append(f"{key}={in_quotes(str(path))}")
         lock = FileLock(path.absolute() / _LOCK, blocking=False)
         lock.acquire()
     except Timeout:

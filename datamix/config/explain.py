@@ -16,6 +16,7 @@ from yaml import YAMLError
 from datamix.config.check import BY_SOURCE, belongs_to, keys_below, keys_of, unknown_key
 from datamix.config.files import choices_of, homes
 from datamix.config.own_data import advice
+from datamix.config.quoting import in_quotes
 from datamix.config.renamed import TARGET
 from datamix.config.schema import AdaptConfig
 from datamix.errors import ConfigError, first_line, hint
@@ -124,9 +125,8 @@ def _meant(text: str) -> str:
     if equals and re.search(r"^,|,,|,$", value):
         return f"one comma between values, and no blanks: {key}={','.join(filter(None, value.split(',')))}"
     if equals and value:
-        quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")  # within Hydra's quotes
-        quoted = re.sub(r'[$`"]|\\(?=["\\$`]|$)', r"\\\g<0>", quoted)  # within the shell's
-        return f"""key=value, and quotes around a value with special characters: "{key}='{quoted}'\""""
+        quoted = re.sub(r'[$`"]|\\(?=["\\$`])', r"\\\g<0>", in_quotes(value))  # within the shell's quotes
+        return f'key=value, and quotes around a value with special characters: "{key}={quoted}"'
     if text in _WORDS:
         return _WORDS[text]
     for group in ("job", "source", "experiment", "mix", "stop", "weighting", "model", "optimizer"):

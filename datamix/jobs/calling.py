@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from datamix import errors
+from datamix.config.quoting import in_quotes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def run(*arguments: str, directory: str | Path | None = None, **keywords: Never)
     directory = _new_directory() if directory is None else Path(directory)
     is_sweep = bool({"-m", "--multirun"} & {*arguments})
     key = f"hydra.{'sweep' if is_sweep else 'run'}.dir"
-    code, mistake = _printed([sys.executable, "-m", "datamix", *arguments, f"{key}='{directory}'"])
+    place = f"{key}={in_quotes(str(directory))}"
+    code, mistake = _printed([sys.executable, "-m", "datamix", *arguments, place])
     if code == 2 and mistake is not None:
         raise type(mistake)(str(mistake).replace(key, "directory"))  # as it is called here
     if code:

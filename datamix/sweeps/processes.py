@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from datamix import errors
+from datamix.config.quoting import in_quotes
 from datamix.errors import ConfigError, ResourceError
 from datamix.report.files import REPORT
 from datamix.sweeps.preparing import config_flags
@@ -61,8 +62,8 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
         return otherwise(node)
     hydra: Any = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
-    quoted = str(directory).replace("'", "\\'")
-    overrides = [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
+    place = f"hydra.run.dir={in_quotes(str(directory))}"
+    overrides = [place, "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
     command = [sys.executable, "-m", "datamix", *config_flags(hydra), f"--config-name={hydra.job.config_name}"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

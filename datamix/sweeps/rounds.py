@@ -10,6 +10,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
+from datamix.config.quoting import in_quotes
 from datamix.report.files import write_text
 from datamix.sweeps.preparing import grid
 from datamix.sweeps.results import ROUNDS, SUGGESTION, by_key, number, readable, sets_no_ratio, written_rounds
@@ -62,7 +63,7 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
             "hydra.sweeper.params=null",
             f"hydra.sweeper.ratios={json.dumps(this['ratios'])}",
             f"hydra.sweeper.first_job={len(origin)}",
-            f"hydra.sweep.dir={directory}",
+            f"hydra.sweep.dir={in_quotes(str(directory))}",
             f"seed={','.join(this['seeds'])}",
             f"sweep.auto={max(num_left, 0)}",
             "sweep.resume=true",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from datamix.config.compose import typed
+from datamix.config.compose import typed, typed_text
 from datamix.errors import ConfigError, counted, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
@@ -238,12 +238,12 @@ class Suggestion:
         count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())
         following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
         seeds = ",".join(map(str, self.seeds))
-        every = ",".join(map(str, [*directories, following]))
+        every = [*map(str, directories), following]
         best_ratio = " ".join(share_overrides(self.names, rounded(self.answer.best)))
         lines = (
             ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
-             f"seed={seeds}", *self.goal.asked, f"hydra.sweep.dir={shlex.quote(following)}"],
-            ["datamix job=suggest", shlex.quote(f"sweep.dir=[{every}]"), *self.goal.asked],
+             f"seed={seeds}", *self.goal.asked, typed_text("hydra.sweep.dir", following)],
+            ["datamix job=suggest", typed_text("sweep.dir", every), *self.goal.asked],
         )  # fmt: skip
         return [*(" ".join(line) for line in lines), run_of(self.reference, best_ratio)]
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datamix import interruption
 from datamix.config.check import leaves_of
-from datamix.config.compose import load_plugins
+from datamix.config.compose import load_plugins, typed_text
 from datamix.config.parse import without_hydra
 from datamix.errors import ConfigError, DatamixError, ResourceError, StateError, hint, of_kind, unknown_source
 from datamix.report.files import write_text
@@ -88,7 +88,8 @@ def run_watched(config: DictConfig, loader: ConfigLoaderImpl, start: Callable[[]
                 _gather(results, directory, config)
             except (KeyboardInterrupt, SystemExit) as error:
                 text = "Its table, figure and page are not all written"
-                print(f"{text}; job=report sweep.dir={directory} draws what the jobs have left.", file=sys.stderr)
+                command = f"job=report {typed_text('sweep.dir', str(directory))}"
+                print(f"{text}; {command} draws what the jobs have left.", file=sys.stderr)
                 stopped = error
         _end(results, stopped, directory)
 
@@ -104,7 +105,7 @@ def _gather(results: list[Result], directory: Path, config: DictConfig) -> None:
         gather({directory: results}, directory, **goal)
     except OSError as error:
         text = f"{error.filename or directory} cannot be written: {error.strerror}; once it can, job=report"
-        mend = f"sweep.dir={directory} draws what the jobs have left"
+        mend = f"{typed_text('sweep.dir', str(directory))} draws what the jobs have left"
         raise ConfigError(f"{text} {mend}", key="hydra.sweep.dir") from error
 
 
@@ -116,7 +117,7 @@ def _end(results: list[Result], stopped: BaseException | None, directory: Path) 
     for why, jobs in complaints(bad).items():
         print(f"{why} (job{'s' * (len(jobs) > 1)} {', '.join(map(str, jobs))})", file=sys.stderr)
     if bad and (not mistakes or any(map(_is_cut_short, bad))):
-        more = f"sweep.resume=true hydra.sweep.dir={directory}"
+        more = f"sweep.resume=true {typed_text('hydra.sweep.dir', str(directory))}"
         print(f"The same command with {more} runs what is missing.", file=sys.stderr)
     if stopped is not None and not isinstance(stopped, Exception):
         raise stopped

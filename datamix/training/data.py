@@ -133,8 +133,8 @@ def open_data(config: Config, like: Data | None = None) -> Data:
     """
     for name in _OF_ALL:
         if any(source.name == name for source in config.sources):
-            mend = "Give it another name, as in source=digits@other."
-            raise ConfigError(f"metrics that end in /{name} are of all sources together", key=f"source.{name}", hint=mend)
+            text, mend = f"metrics that end in /{name} are of all sources together", "as in source=digits@other."
+            raise ConfigError(text, key=f"source.{name}", hint=f"Give it another name, {mend}")
     built = _built(config)
     task_of = choose(built)
     if like is not None:

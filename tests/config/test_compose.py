@@ -43,6 +43,9 @@ from datamix.errors import ConfigError
         ("source.a.where=x == 'y'", r"source.a.where='x == \'y\''"),
         ("shuffle=window(30)", "shuffle='window(30)'"),
         ("mix.ratio=7:3", "mix.ratio=7:3"),
+        ("sweep.dir=1", "sweep.dir='1'"),
+        ("sweep.dir=[nan,1-next]", "sweep.dir=['nan',1-next]"),
+        ("sweep.dir=null", "sweep.dir=null"),
     ],
 )
 def test_an_override_as_hydra_understands_it(override: str, expected: str) -> None:

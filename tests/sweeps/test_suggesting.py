@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from datamix.config.compose import prepared
 from datamix.errors import ConfigError
 from datamix.sweeps.results import read_results
 from datamix.sweeps.suggesting import suggest, weighted
@@ -276,3 +278,11 @@ def test_commands_keep_what_was_given_and_name_a_new_directory(results, tmp_path
     assert again == ["datamix", "job=suggest", f"sweep.dir=[{tmp_path}/s,{tmp_path}/s-next2]"]
     assert use[1:4] == ["source.digits.split=train[::4]", "+vars.size=3", "job=train"]
     assert [part.partition("=")[0] for part in use[4:]] == ["mix.share.mnist", "mix.share.fashion"]
+
+
+@pytest.mark.parametrize("name", ["1", "nan", "my dir, a (1)", "it's", "a b", "$a"])
+def test_commands_name_any_directory(results, tmp_path, name):
+    following, again, _ = map(shlex.split, suggestion_of(results).commands([name]))
+    overrides = prepared([following[-1], again[-1]])
+    said = [override.value() for override in OverridesParser.create().parse_overrides(overrides[:2])]
+    assert said == [f"{name}-next", [name, f"{name}-next"]]

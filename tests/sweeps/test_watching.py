@@ -355,8 +355,8 @@ def test_checkpoints_of_a_job_cut_short_are_not_removed_for_other_settings(call_
     (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
     other = [*sweep, "train.steps=6", "sweep.resume=true"]
     assert call_datamix(*other).mistake == (
-        "StateError: train.steps: job 0 in s/0 was run with 4, now it is 6. Resume a sweep with the command that it was "
-        "begun with, or begin a new one in another hydra.sweep.dir; train.resume=false begins this job afresh."
+        "StateError: train.steps: job 0 in s/0 was run with 4, now it is 6. Resume a sweep with the command that it "
+        "was begun with, or begin a new one in another hydra.sweep.dir; train.resume=false begins this job afresh."
     )
     assert (job / "checkpoints" / "4").is_dir()
     afresh = call_datamix(*other, "train.resume=false")
