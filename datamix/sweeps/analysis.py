@@ -35,6 +35,7 @@ class Evidence:
       source_of: The index in `names` of the source of each metric; None for a metric of the whole mix.
       combine: The function from the stacked metrics [K, ...] to the goal [...].
       sign: 1 if a larger goal is better, -1 if a smaller one is.
+      least: The least share that may be proposed beyond the edge of what was tried.
     """
 
     names: Sequence[str]
@@ -43,6 +44,7 @@ class Evidence:
     source_of: Mapping[str, int | None]
     combine: Combine
     sign: int
+    least: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,7 +440,7 @@ def _propose(
 def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:
     """Ratios beyond the edge, one per share at an edge, which moves halfway to 0 or 1; the rest keeps its proportions.
 
-    Ratios that differ from the best by no more than `_LEAST` are left out.
+    Ratios that differ from the best by no more than `_LEAST`, or have a share below `least`, are left out.
     """
     ratios, (at_low, at_high) = np.empty((0, len(best))), _at_ends(data, best)
     for i in np.flatnonzero(at_low | at_high):
@@ -447,7 +449,7 @@ def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:
             ratio = best * (1 - share) / (1 - best[i])
             ratio[i] = share
             ratios = np.concatenate([ratios, ratio[None]])
-    return ratios
+    return ratios[(ratios >= data.evidence.least - 1e-9).all(1)]
 
 
 def _spread(candidates: np.ndarray, worth: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:

@@ -36,6 +36,25 @@ def config_flags(node: Any) -> list[str]:
     return [f"--config-dir={each.path}" for each in node.runtime.config_sources if each.provider == "command-line"]
 
 
+def launch_overrides(node: Any) -> list[str]:
+    """The overrides that choose how the jobs of a sweep are launched, and the least share that it tries.
+
+    Args:
+      node: Hydra's part of the configuration.
+    """
+    kept = re.compile(r"\+*(hydra/launcher|hydra\.launcher\.(?!_target_)|hydra\.sweeper\.min$)")
+    return [each for each in map(str, node.overrides.hydra) if kept.match(each.partition("=")[0])]
+
+
+def least_share(node: Any) -> float:
+    """The least share of a source that a sweep tries by itself; 0 if none is set.
+
+    Args:
+      node: Hydra's part of the configuration.
+    """
+    return float(node.sweeper.get("min") or 0) if node.sweeper._target_ == _SIMPLEX else 0.0
+
+
 def is_search(node: DictConfig) -> bool:
     """Whether the sweeper chooses each job by the results of those before.
 
@@ -126,6 +145,8 @@ def _on_simplex(
 
     for override in overrides:
         key = str(override.get_key_element()).lstrip("+")
+        if override.value() is None:  # it clears what a file sets
+            continue
         if _RATIO.fullmatch(key) and (key != "source" or override.is_sweep_override()):
             text = "hydra/sweeper=simplex draws the shares of all sources itself, of the same ones in every job"
             raise ConfigError(text, key=key, hint="Leave it out, or sweep without that sweeper.")

@@ -22,6 +22,8 @@ ROUNDS = "rounds.json"
 
 # mix.schedule is among them: it is null in jobs that get a suggestion, and the simplex sweeper refuses that key.
 _RATIO_OR_SEED = re.compile(r"\+*(mix\.(share|ratio|weights|schedule)\b.*|seed|sweep\..*)")
+_CLEARS = re.compile(r"\+*mix\.(ratio|weights|schedule)\b[^=]*=null")
+_READS_FILES = ("--config", "experiment=", "mix=")  # the beginnings of arguments by which a file may set a ratio
 _USUAL = ("accuracy/worst", "bits_per_byte/worst", "r2/worst", "mse/worst", "loss/worst")  # by task
 
 
@@ -42,6 +44,8 @@ class Result:
       sources: `share`, `target` and `provenance` of each source of its mix.
       seconds: How long it took; None if it has not ended.
       command: The arguments of its command line: the flags that find its configs, then the overrides as typed.
+      launch: The overrides that choose how the jobs of its sweep are launched, and the least share.
+      least_share: The least share of a source that its sweep tries by itself, `hydra.sweeper.min`; 0 for none.
       notes: The notes of its report.
     """
 
@@ -57,6 +61,8 @@ class Result:
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seconds: float | None = None
     command: tuple[str, ...] = ()
+    launch: tuple[str, ...] = ()
+    least_share: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -146,6 +152,8 @@ def read_result(path: Path) -> Result:
             sources=dict(plain["sources"]),
             seconds=plain["seconds"],
             command=tuple(map(str, [*plain.get("flags", ()), *plain["overrides"]])),
+            launch=tuple(map(str, plain.get("launch", ()))),
+            least_share=float(plain.get("least_share", 0)),
             notes=tuple(map(str, plain.get("notes") or ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -197,9 +205,29 @@ def sets_no_ratio(override: str) -> bool:
     """Whether an override sets neither the ratio, nor the seed, nor a key of `sweep`.
 
     >>> [sets_no_ratio(each) for each in ("mix.share.a=0.5", "mix.schedule=null", "seed=1", "mix.window=8")]
-    [False, False, False, True]
+    [False, True, False, True]
     """
-    return not _RATIO_OR_SEED.fullmatch(override.partition("=")[0])
+    return bool(_CLEARS.fullmatch(override)) or not _RATIO_OR_SEED.fullmatch(override.partition("=")[0])
+
+
+def apart_from_ratio(command: Sequence[str], mix: Mapping[str, Any]) -> list[str]:
+    """The arguments of a job that set neither ratio nor seed, and what clears the weights and ratios of its files.
+
+    Shares can then be set, as a source has a weight or a share.
+
+    Args:
+      command: The arguments of the command line of the job.
+      mix: The group `mix` of its configuration.
+
+    >>> apart_from_ratio(["experiment=mine", "mix.weights.a=2", "seed=1"], {"weights": {"a": 2, "b": 3}})
+    ['experiment=mine', 'mix.weights.a=null', 'mix.weights.b=null']
+    """
+    kept, reads_files = list(filter(sets_no_ratio, command)), any(each.startswith(_READS_FILES) for each in command)
+    values = {"mix.ratio": mix.get("ratio")}
+    values |= {f"mix.weights.{name}": weight for name, weight in (mix.get("weights") or {}).items()}
+    # The weights of the members of a mix within the mix may stay.
+    numbers = [key for key, value in values.items() if value is not None and not isinstance(value, Mapping)]
+    return kept + [f"{key}=null" for key in numbers if reads_files or key not in by_key(command)]
 
 
 def seed_groups(results: Sequence[Result]) -> list[Setting]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamix.config.quoting import in_quotes
 from datamix.report.files import write_text
-from datamix.sweeps.preparing import grid
-from datamix.sweeps.results import ROUNDS, SUGGESTION, by_key, number, readable, sets_no_ratio, written_rounds
+from datamix.sweeps.preparing import config_flags, grid, least_share
+from datamix.sweeps.results import (
+    ROUNDS,
+    SUGGESTION,
+    apart_from_ratio,
+    by_key,
+    number,
+    readable,
+    sets_no_ratio,
+    written_rounds,
+)
 from datamix.sweeps.simplex import PARTS
+from datamix.sweeps.watching import plain_config
 
-_NOT_OF_A_ROUND = ("hydra.sweep.dir", "hydra/sweeper", "hydra.sweeper")
+_NOT_OF_A_ROUND = re.compile(r"[+~]*(hydra\.sweep\.dir|hydra/sweeper|hydra\.sweeper(?!\.min=))")
 _OF_A_ROUND = ("sweep.auto", "sweep.resume")
 
 
@@ -44,6 +55,7 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
     num_asked = sum(len(each["ratios"]) * len(each["seeds"]) for each in written if each["asked"])
     written += _asked_for(jobs, grid(config, loader, whole=True)[len(jobs) + num_asked :], config.seed)
     origin = list(range(len(jobs)))  # for each job, the job of the first part of the sweep with the same other settings
+    flags = config_flags(config.hydra)
     num_left, i = num_rounds, 0
     while True:
         if i == len(written):
@@ -55,9 +67,10 @@ def rounds(config: DictConfig, loader: ConfigLoaderImpl) -> Iterator[list[str]]:
         num_left -= not this["asked"]
         write_text(directory / ROUNDS, json.dumps({"first": len(jobs), "rounds": written}, indent=2) + "\n")
         every: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+        like = loader.load_sweep_config(config, jobs[this["like"]])
         yield [
-            *(each for each in every["hydra"] if not each.lstrip("+~").startswith(_NOT_OF_A_ROUND)),
-            *filter(sets_no_ratio, jobs[this["like"]]),
+            *(each for each in every["hydra"] if not _NOT_OF_A_ROUND.match(each)),
+            *apart_from_ratio([*flags, *jobs[this["like"]]], plain_config(like).get("mix") or {})[len(flags) :],
             *(each for each in every["task"] if each.startswith("sweep.") and not each.startswith(_OF_A_ROUND)),
             "hydra/sweeper=simplex",
             "hydra.sweeper.params=null",
@@ -82,7 +95,7 @@ def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str
     if not plain["promising"]:
         print(f"No more rounds: others promise to improve {metric} by {promise}, and the noise is {noise}.")
         return None
-    least = float(config.hydra.sweeper.get("min") or 0) * PARTS
+    least = least_share(config.hydra) * PARTS
     before = {ratio for each in written for ratio in each["ratios"]}  # suggested again only if their jobs have failed
     ratios = [ratio for ratio in plain["ratios"] if ratio not in before and min(map(int, ratio.split(":"))) >= least]
     if not ratios:

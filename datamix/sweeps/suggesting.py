@@ -15,6 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from datamix.config.compose import typed, typed_text
+from datamix.config.schema import SweepConfig
 from datamix.errors import ConfigError, counted, unknown_source
 from datamix.report.console import percent, table
 from datamix.report.files import write_text
@@ -22,13 +23,13 @@ from datamix.sweeps.analysis import Answer, Combine, Evidence, analyse
 from datamix.sweeps.results import (
     SUGGESTION,
     Result,
+    apart_from_ratio,
     best,
     goal_of,
     metric_of,
     number,
     readable,
     seed_groups,
-    sets_no_ratio,
 )
 from datamix.sweeps.simplex import PARTS, rounded, share_overrides
 
@@ -231,9 +232,9 @@ class Suggestion:
 
     def commands(self, directories: Sequence[Path]) -> list[str]:
         """The command lines that try the next ratios, suggest again from all results, and run the best ratio."""
-        fixed = [typed(each) for each in self.reference.command if sets_no_ratio(each)]
+        fixed, launch = _fixed(self.reference), map(typed, self.reference.launch)
         beyond = ["hydra.sweeper.params=null"] * any(each.startswith("experiment=") for each in fixed)
-        ratios = ",".join(f'"{ratio}"' for ratio in self._ratios())
+        ratios = "hydra.sweeper.ratios=[{}]".format(",".join(f'"{ratio}"' for ratio in self._ratios()))
         base = re.sub(r"-next\d*$", "", str(directories[0]))
         count = next(i for i in range(2, 10_000) if not Path(f"{base}-next{i}").exists())
         following = f"{base}-next{count}" if Path(f"{base}-next").exists() else f"{base}-next"
@@ -241,7 +242,7 @@ class Suggestion:
         every = [*map(str, directories), following]
         best_ratio = " ".join(share_overrides(self.names, rounded(self.answer.best)))
         lines = (
-            ["datamix -m", *fixed, "hydra/sweeper=simplex", *beyond, shlex.quote(f"hydra.sweeper.ratios=[{ratios}]"),
+            ["datamix -m", *fixed, *launch, "hydra/sweeper=simplex", *beyond, shlex.quote(ratios),
              f"seed={seeds}", *self.goal.asked, typed_text("hydra.sweep.dir", following)],
             ["datamix job=suggest", typed_text("sweep.dir", every), *self.goal.asked],
         )  # fmt: skip
@@ -278,9 +279,14 @@ def run_of(reference: Result, ratio: str) -> str:
       reference: The result of that job.
       ratio: The overrides that set the ratio.
     """
-    fixed = [typed(each) for each in reference.command if sets_no_ratio(each)]
+    fixed = _fixed(reference)
     once = ["hydra.mode=RUN"] * any(each.startswith("experiment=") for each in fixed)  # an experiment may be a sweep
     return " ".join(["datamix", *fixed, *once, ratio])
+
+
+def _fixed(reference: Result) -> list[str]:
+    """The arguments of a job that stay where its ratio and seed change, for a shell."""
+    return list(map(typed, apart_from_ratio(reference.command, reference.config.get("mix") or {})))
 
 
 def signed(value: float, metric: str) -> str:
@@ -324,10 +330,19 @@ def suggest(results: Sequence[Result], goal: Goal, num_next: int) -> Suggestion 
     if (shares.max(1) > 1 - 1e-9).all():
         return "each job has trained on one source alone, and none on a mix"
     sign, complete = 1 if goal.kind == "max" else -1, np.isfinite(goals)
-    evidence = Evidence(names=names, shares=shares, metrics=values, source_of=source_of, combine=combine, sign=sign)
+    evidence = Evidence(
+        names=names,
+        shares=shares,
+        metrics=values,
+        source_of=source_of,
+        combine=combine,
+        sign=sign,
+        least=min(result.least_share for result in jobs),
+    )
+    asked = [f"sweep.num_next={num_next}"] * (num_next != SweepConfig.num_next)
     return Suggestion(
         answer=analyse(evidence, num_next=num_next),
-        goal=goal,
+        goal=replace(goal, asked=[*goal.asked, *asked]),
         shares=shares[complete],
         values=goals[complete],
         reference=reference,

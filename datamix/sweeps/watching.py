@@ -33,6 +33,8 @@ from datamix.sweeps.preparing import (
     config_flags,
     grid,
     is_search,
+    launch_overrides,
+    least_share,
     shared_directory,
     sweep_overrides,
 )
@@ -230,11 +232,12 @@ def begin(node: DictConfig, hydra: Any, config: Mapping[str, Any], directory: Pa
     earlier, job = _earlier(directory), hydra.job.num
     if earlier is not None and earlier.job != job:
         raise shared_directory(str(hydra.sweep.subdir), earlier.job, job)
-    overrides, flags = list(hydra.overrides.task), config_flags(hydra)
+    overrides = list(hydra.overrides.task)
+    command = {"flags": config_flags(hydra), "launch": launch_overrides(hydra), "least_share": least_share(hydra)}
     goes_on = node.sweep.resume and "train" in node and not _says_resume(overrides)
     if goes_on and earlier and _is_cut_short(earlier) and earlier.config == config:
         node.train.resume = True
-    return ResultFile(directory, job=job, overrides=overrides, config=config, flags=flags)
+    return ResultFile(directory, job=job, overrides=overrides, config=config, **command)
 
 
 @contextmanager
@@ -312,15 +315,15 @@ class ResultFile:
       job: The number of the job.
       overrides: The overrides of its command line.
       config: The configuration as `plain_config` returns it.
-      flags: The flags that find its configs.
+      command: The other parts of its command line: `flags`, `launch` and `least_share`, see `Result`.
     """
 
     def __init__(
-        self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], flags: Sequence[str] = ()
+        self, directory: Path, *, job: int, overrides: list[str], config: Mapping[str, Any], **command: Any
     ) -> None:
         self._directory, self._begun, self._reported_s = directory, time.perf_counter(), 0.0
         self.overrides = [override for override in overrides if not override.startswith(_HOW_IT_RUNS)]
-        self._beginning: dict[str, Any] = {"job": job, "flags": flags, "overrides": self.overrides, "config": config}
+        self._beginning: dict[str, Any] = {"job": job, **command, "overrides": self.overrides, "config": config}
         self._write("begun")
 
     @property

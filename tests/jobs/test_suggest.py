@@ -39,6 +39,25 @@ def test_a_sweep_a_suggestion_and_what_it_proposes(call_datamix, tmp_path):
     assert json.loads((tmp_path / "both" / "suggest.json").read_bytes())["jobs"] == 18
 
 
+@pytest.mark.slow
+def test_commands_work_for_weights_of_a_file_and_any_directory(call_datamix, tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nmix: {weights: {garments: 2}}\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    sweep = ["-m", *TRAIN, *FEW, "--config-dir=own", "experiment=mine", "mix.weights.digits=0.5,1,2,3", "seed=0,1",
+             "sweep.num_next=2", "sweep.auto=1", "sweep.metric=loss/digits"]  # fmt: skip
+    swept = call_datamix(*sweep, "hydra/launcher=vmap", "hydra.sweep.dir='1, a (1)'")
+    assert (swept.code, swept.err) == (0, "")
+    assert "Round 1 of 1, " in swept.out
+    plain = json.loads((tmp_path / "1, a (1)" / "suggest.json").read_bytes())
+    assert plain["jobs"] == 12
+    assert " hydra/launcher=vmap hydra/sweeper=simplex " in plain["commands"][0]
+    for line in plain["commands"]:
+        done = call_datamix(*shlex.split(line)[1:], *(["hydra.run.dir=both"] if "job=suggest" in line else []))
+        assert (done.code, done.err) == (0, ""), line
+    assert json.loads((tmp_path / "both" / "suggest.json").read_bytes())["jobs"] == 16
+
+
 @pytest.mark.parametrize(
     ("overrides", "mistake"),
     [

@@ -117,3 +117,13 @@ def test_a_directory_named_by_what_is_swept_is_each_jobs_own(call_datamix, tmp_p
     sweep = ["-m", "job=plan", "source=digits+garments", "mix.share.digits=0.2,0.4", "hydra.sweep.dir=s"]
     assert call_datamix(*sweep, "hydra.sweep.subdir='${mix.share.digits}'").code == 0
     assert {path.parent.name for path in (tmp_path / "s").rglob("result.json")} == {"0.2", "0.4"}
+
+
+def test_a_job_keeps_how_its_sweep_is_launched_and_its_least_share(call_datamix, tmp_path):
+    how = ["hydra/launcher=vmap", "hydra.launcher.execution=threads", "hydra.sweeper.min=0.4"]
+    simplex = ["hydra/sweeper=simplex", "hydra.sweeper.num_jobs=1"]
+    assert call_datamix(*PLAN, *how, *simplex, "hydra.sweep.dir=s", "mix.weights.digits=null").code == 0
+    assert call_datamix(*PLAN, "seed=0", "hydra.sweep.dir=t").code == 0
+    simple, plain = (json.loads((tmp_path / name / "0" / "result.json").read_bytes()) for name in "st")
+    assert (simple["launch"], simple["least_share"]) == (how, 0.4)
+    assert (plain["launch"], plain["least_share"]) == ([], 0.0)

@@ -15,7 +15,8 @@ SIMPLEX += ["hydra/launcher=vmap", "hydra.launcher.execution=threads"]
 
 @pytest.mark.slow
 def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(call_datamix, tmp_path):
-    ended = call_datamix(*TRAIN, *SIMPLEX, "sweep.auto=3", "sweep.num_next=2")
+    more = ["sweep.auto=3", "sweep.num_next=2", "hydra.sweeper.min=0.02"]
+    ended = call_datamix(*TRAIN, *SIMPLEX, *more)
     assert (ended.code, ended.err) == (0, "")
     written = json.loads((tmp_path / "s" / "rounds.json").read_bytes())
     rounds = written["rounds"]
@@ -33,8 +34,9 @@ def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(c
     before = json.loads((tmp_path / "s" / "suggest.json").read_bytes())
     assert (before["jobs"], before["promising"]) == (len(rows), "No more rounds: " not in ended.out)
 
+    assert json.loads((tmp_path / "s" / "9" / "result.json").read_bytes())["least_share"] == 0.02
     (tmp_path / "s" / "9" / "result.json").unlink()  # as if it had been killed there
-    again = call_datamix(*TRAIN, *SIMPLEX, "sweep.auto=3", "sweep.num_next=2", "sweep.resume=true")
+    again = call_datamix(*TRAIN, *SIMPLEX, *more, "sweep.resume=true")
     assert (again.code, again.err) == (0, "")
     assert sum(line.startswith("#") for line in again.out.splitlines()) == 1
     assert json.loads((tmp_path / "s" / "rounds.json").read_bytes()) == written

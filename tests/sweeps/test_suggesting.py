@@ -286,3 +286,37 @@ def test_commands_name_any_directory(results, tmp_path, name):
     overrides = prepared([following[-1], again[-1]])
     said = [override.value() for override in OverridesParser.create().parse_overrides(overrides[:2])]
     assert said == [f"{name}-next", [name, f"{name}-next"]]
+
+
+def test_commands_keep_how_the_sweep_was_launched(results):
+    launch = ("hydra/launcher=vmap", "hydra.launcher.execution=threads", "hydra.sweeper.min=0.04")
+    launched = [replace(each, launch=launch) for each in results]
+    following, again, use = suggest(*weighted(launched, "auto", "auto", {}), 4).commands(["s"])
+    assert f" {' '.join(launch)} hydra/sweeper=simplex " in following
+    assert following.endswith(" sweep.num_next=4 hydra.sweep.dir=s-next")
+    assert again.endswith(" sweep.num_next=4")
+    assert "hydra" not in use
+    assert "sweep.num_next" not in "".join(suggestion_of(launched).commands(["s"]))
+
+
+def test_no_share_below_the_least_of_the_sweep_is_proposed(results):
+    def beyond(least):
+        some = [replace(each, least_share=least) for each in results if each.metrics["accuracy/mnist"] > 0.9]
+        answer = suggestion_of(some, "accuracy/fashion").answer
+        assert answer.verdict == "edge"  # the fewer images of mnist, the better
+        return answer.beyond, answer.next.min()
+
+    assert beyond(0.0) == (True, 0.125)
+    assert beyond(0.2) == (False, 0.25)
+
+
+def test_commands_clear_the_weights_that_files_set(results):
+    mix = {"weights": {"mnist": 3, "fashion": 2, "group": {"a": 1}}, "ratio": "7:3"}
+    command = ("experiment=mine", "mix.weights.mnist=3", "mix.schedule=null", "seed=1")
+    some = [replace(each, command=command, config=each.config | {"mix": mix}) for each in results]
+    following, _, use = suggestion_of(some).commands(["s"])
+    cleared = "experiment=mine mix.schedule=null mix.ratio=null mix.weights.mnist=null mix.weights.fashion=null "
+    assert following.startswith(f"datamix -m {cleared}hydra/sweeper=simplex ")
+    assert use.startswith(f"datamix {cleared}hydra.mode=RUN mix.share.")
+    without_files = [replace(each, command=command[1:2], config=each.config | {"mix": mix}) for each in results]
+    assert "mix.weights.mnist" not in "".join(suggestion_of(without_files).commands(["s"]))
