@@ -33,7 +33,8 @@ def config_flags(node: Any) -> list[str]:
     Args:
       node: Hydra's part of the configuration.
     """
-    return [f"--config-dir={each.path}" for each in node.runtime.config_sources if each.provider == "command-line"]
+    flags = [f"--config-dir={each.path}" for each in node.runtime.config_sources if each.provider == "command-line"]
+    return flags + [f"--config-name={name}" for name in [node.job.config_name] if name != "config"]
 
 
 def launch_overrides(node: Any) -> list[str]:

@@ -64,7 +64,7 @@ def work_of(num_processes: int, node: DictConfig, otherwise: Callable[[DictConfi
     directory = Path(hydra.runtime.output_dir)
     place = f"hydra.run.dir={in_quotes(str(directory))}"
     overrides = [place, "hydra.output_subdir=null", f"train.resume={node.train.resume}"]
-    command = [sys.executable, "-m", "datamix", *config_flags(hydra), f"--config-name={hydra.job.config_name}"]
+    command = [sys.executable, "-m", "datamix", *config_flags(hydra)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -150,7 +150,7 @@ def test_composing_and_parsing_import_nothing_heavy() -> None:
         ("source.mnist.class_names=abc", "source.mnist.class_names", "abc"),
         ("source.mnist.operators=to_float", "source.mnist.operators", "to_float"),
         ("plugins=my_parts", "plugins", "my_parts"),
-        ("sweep.dir=3", "sweep.dir", 3),
+        ("sweep.dir=[[a]]", "sweep.dir", [["a"]]),
         ("seed=???", "seed", None),
         ("labels=unoin", "labels", "unoin"),
     ],

@@ -127,3 +127,13 @@ def test_a_job_keeps_how_its_sweep_is_launched_and_its_least_share(call_datamix,
     simple, plain = (json.loads((tmp_path / name / "0" / "result.json").read_bytes()) for name in "st")
     assert (simple["launch"], simple["least_share"]) == (how, 0.4)
     assert (plain["launch"], plain["least_share"]) == ([], 0.0)
+
+
+def test_a_job_keeps_the_flags_that_find_its_configs(call_datamix, experiments, tmp_path):
+    (tmp_path / "own" / "primary.yaml").write_text("defaults: [config, _self_]\nbatch: {size: 8}\n")
+    assert call_datamix(*experiments, "--config-name=primary", "seed=0").code == 0
+    result = json.loads((tmp_path / "s" / "0" / "result.json").read_bytes())
+    assert (result["flags"], result["config"]["batch"]["size"]) == (
+        [f"--config-dir={tmp_path / 'own'}", "--config-name=primary"],
+        8,
+    )
