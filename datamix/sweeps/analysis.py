@@ -19,7 +19,7 @@ _CANDIDATES = 2000  # ratios from which the next ones are chosen
 _LEAST = 0.01  # the least distance of the bounds of an interval from the best share
 _SPARE = 3  # ratios beyond its parameters that a model needs to estimate the noise; (ratios - 1) / 2 if that is less
 _AMONG = 4  # the least number of interior ratios to judge models by; with fewer, all ratios judge
-_TRIED = 1e-3  # ratios whose shares differ by less count as the same
+_TRIED = 1e-3  # shares that differ by no more count as the same
 _SEEDED = 3  # degrees of freedom from which the noise is estimated from the seeds
 _CLEAR = 2.0  # the gain that is needed, in deviations over the seeds
 
@@ -58,12 +58,14 @@ class Answer:
       verdict: "clear"; "edge" if the best ratio is at the edge of those tried; "noise" if its gain over equal shares is
         within the noise; "flat" if neither the predictions nor the measurements show that the ratio matters.
       best: The best ratio, [num_sources].
+      edges: Whether each of its shares is the least of those tried, but not 0, or the largest, but not 1.
       interval: The bounds of each share, [num_sources, 2], that include `best` and 90 % of the best ratios of the
         bootstrap.
       predicted: The goal predicted at the best ratio.
       gain: The goal at the best ratio minus that at equal shares.
       gain_interval: The interval of the gain that includes 90 % of the bootstrap.
       noise: The standard deviation of the goal of a job over seeds.
+      seeded: Whether it was measured over seeds; otherwise it is what the models leave unexplained.
       improvement: The largest expected improvement on `predicted` that any ratio promises, 0 or more.
       next: The ratios to try next, [num_next, num_sources], the most promising first.
       beyond: Whether the first of them lies beyond the edge of what was tried.
@@ -75,11 +77,13 @@ class Answer:
     errors: Mapping[str, float]
     verdict: Literal["clear", "flat", "edge", "noise"]
     best: np.ndarray
+    edges: np.ndarray
     interval: np.ndarray
     predicted: float
     gain: float
     gain_interval: tuple[float, float]
     noise: float
+    seeded: bool
     improvement: float
     next: np.ndarray
     beyond: bool
@@ -167,7 +171,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
     }
     # With few ratios, a constant may have the least error even if one ratio is worse by far more than the noise.
-    differ = data.freedom >= _SEEDED and _differ(data, data.noise, data.freedom, random)
+    seeded = data.freedom >= _SEEDED
+    differ = seeded and _differ(data, data.noise, data.freedom, random)
     errors, model, numbers = _judge(data, validations, random, constant=not differ)
     point = [
         fit[model](data.ratios, *each)
@@ -196,7 +201,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
     noise, freedom = data.noise, float(data.freedom)
-    if freedom < _SEEDED:
+    if not seeded:
         at_best = np.stack([each.predict(best[None, None])[0] for each in point])
         noise, freedom = _noise(data, validations.values(), at_best, random)
     noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
@@ -219,11 +224,13 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         errors=errors,
         verdict=verdict,
         best=best,
+        edges=np.logical_or(*_at_ends(data, best)),
         interval=interval,
         predicted=float(predicted),
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
+        seeded=seeded,
         improvement=improvement,
         next=following,
         beyond=len(beyond) > 0,
@@ -392,7 +399,7 @@ def _search(data: _Data, goal: Combine, number: int, random: np.random.Generator
 def _at_ends(data: _Data, best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each share of the best ratio is the least of those tried but not 0, or the largest but not 1."""
     low, high = data.ratios.min(0), data.ratios.max(0)
-    return (best <= low + 1e-3) & (low > 1e-6), (best >= high - 1e-3) & (high < 1 - 1e-6)
+    return (best <= low + _TRIED) & (low > 1e-6), (best >= high - _TRIED) & (high < 1 - 1e-6)
 
 
 def _verdict(data: _Data, best: np.ndarray, gains: np.ndarray, noises: np.ndarray) -> Literal["clear", "edge", "noise"]:
@@ -429,7 +436,7 @@ def _propose(
     # If none promises more, the best ratio itself comes first, unless it has been tried.
     candidates = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
     promise, promise_beyond = promise_at(candidates), promise_at(beyond)
-    is_tried = np.min([np.abs(candidates - ratio).max(1) for ratio in data.ratios], 0) < _TRIED
+    is_tried = np.min([np.abs(candidates - ratio).max(1) for ratio in data.ratios], 0) <= _TRIED
     promise = np.where(is_tried, 0, promise)
     # A ratio that was tried is only proposed if there is no other.
     worth = np.where(is_tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)

@@ -177,11 +177,17 @@ class Suggestion:
         gain = f"{signed(answer.gain, metric)} ({signed(low, metric)} to {signed(high, metric)})"
         noise = number(answer.noise, metric)
         deviations = f"two deviations over the seeds ({noise} each)"
-        if len(self.seeds) == 1:
-            deviations = f"twice what the models leave unexplained ({noise}), for want of a second seed"
+        if not answer.seeded:
+            why = "for want of a second seed" if len(self.seeds) == 1 else "as too few ratios have a second seed"
+            deviations = f"twice what the models leave unexplained ({noise}), {why}"
         unsure = f"Most draws gain {deviations} or more over equal shares, but some lose: a gain is likely, not sure."
         is_sure = (low if self.goal.kind == "max" else -high) > 0
-        edge = f"It lies at the edge of what was tried ({', '.join(self._edges())}): a better one may lie beyond."
+        edges = ", ".join(
+            f"{name} {percent(share)}"
+            for name, share, at_edge in zip(self.names, answer.best, answer.edges, strict=True)
+            if at_edge
+        )
+        edge = f"It lies at the edge of what was tried ({edges}): a better one may lie beyond."
         sentence = {
             "clear": "The optimum is clear." if is_sure else unsure,
             "edge": edge if is_sure else f"{edge} {unsure}",
@@ -191,14 +197,6 @@ class Suggestion:
             "than chance explains.",
         }[answer.verdict]
         return f"{first}, {gain} against equal shares. {sentence}{self.left_out and f' {self.left_out}'}"
-
-    def _edges(self) -> list[str]:
-        low, high = self.shares.min(0), self.shares.max(0)
-        return [
-            f"{name} {percent(share)}"
-            for name, share, least, most in zip(self.names, self.answer.best, low, high, strict=True)
-            if min(abs(share - least), abs(share - most)) < 2e-3
-        ]
 
     def _ratios(self) -> list[str]:
         return [":".join(map(str, rounded(ratio))) for ratio in self.answer.next]

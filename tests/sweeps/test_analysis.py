@@ -124,6 +124,7 @@ def test_verdicts(metrics, least, verdict):
         assert answer.best[0] == pytest.approx(0.3, abs=1e-3)
         np.testing.assert_allclose(answer.next[0], [0.15, 0.85], atol=1e-3)  # half the way on
     assert answer.beyond == (verdict == "edge")
+    assert answer.edges.tolist() == [verdict == "edge"] * 2
     if verdict == "flat":
         assert answer.noise == pytest.approx(NOISE / 2**0.5, rel=0.5)
 

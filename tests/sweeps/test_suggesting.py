@@ -92,12 +92,29 @@ def test_a_gain_whose_interval_reaches_below_0_is_not_called_sure(results, verdi
 
 
 @pytest.mark.parametrize("verdict", ["flat", "noise"])
-def test_the_noise_of_one_seed_is_none_over_seeds(results, verdict):
+def test_the_noise_is_called_one_over_seeds_only_where_it_was_measured_so(leave, results, verdict):
+    def words(suggestion):
+        return replace(suggestion, answer=replace(suggestion.answer, verdict=verdict)).words()
+
     one = suggestion_of([result for result in results if result.seed == 0])
-    both = suggestion_of(results)
-    words, usual = (replace(each, answer=replace(each.answer, verdict=verdict)).words() for each in (one, both))
-    assert re.search(r"than twice what the models leave unexplained \([\d.]+ %\), for want of a second seed[.,]", words)
-    assert re.search(r"than two deviations over the seeds \([\d.]+ % each\)[.,]", usual)
+    unexplained = r"than twice what the models leave unexplained \([\d.]+ %\), "
+    assert re.search(unexplained + "for want of a second seed[.,]", words(one))
+    assert re.search(r"than two deviations over the seeds \([\d.]+ % each\)[.,]", words(suggestion_of(results)))
+    # Two sweeps of other ratios and another seed, and three ratios of which one has lost a seed.
+    apart = [result for result in results if result.seed == result.job // 2 % 2]
+    few = [result for result in read_results(leave("few")) if result.job != 5]
+    for jobs in (apart, few):
+        suggestion = suggestion_of(jobs)
+        assert suggestion.seeds == ["0", "1"]
+        assert re.search(unexplained + "as too few ratios have a second seed[.,]", words(suggestion))
+
+
+def test_the_edges_that_are_named_are_those_of_the_verdict(results):
+    suggestion = suggestion_of(results)
+    answer = replace(suggestion.answer, verdict="edge", gain_interval=(0.01, 0.03), edges=np.array([False, True]))
+    share = re.escape(f"{suggestion.answer.best[1] * 100:.1f} %")
+    words = replace(suggestion, answer=answer).words()
+    assert re.search(rf"It lies at the edge of what was tried \(fashion {share}\): a better one", words)
 
 
 @pytest.mark.parametrize(
