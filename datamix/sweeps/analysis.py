@@ -105,8 +105,12 @@ class _Data:
       goals: The mean of their goals, [N]; NaN if there are none.
       judged: The weight of each ratio in the error of a model, [N].
       weights: The weights of the measurements in a fit, [K, N].
-      freedom: The degrees of freedom of `noise`.
-      noise: The standard deviation of the goal over the seeds of a ratio.
+      deviations: The standard deviation of each metric over the seeds of a ratio, standardised, [K, 1].
+      seeded: Whether enough jobs share their ratio with others to estimate the noise from them.
+      num_free: The number of these jobs, without one for each ratio: the degrees of freedom of `pooled`.
+      pooled: The standard deviation of the goal over the seeds of a ratio, if it is the same for all ratios.
+      noise: The same at the best ratio; ratios near the best count for more.
+      freedom: The effective degrees of freedom of `noise`.
     """
 
     def __init__(self, evidence: Evidence) -> None:
@@ -135,10 +139,20 @@ class _Data:
         order = np.sort(self.ratios, 0)
         is_interior = self.measured & ~((self.ratios < order[1]) | (self.ratios > order[-2])).any(1)
         self.judged = np.where(is_interior if is_interior.sum() >= _AMONG else self.measured, near, 0)
-        self.weights = self.counts * np.where(self.measured, near, np.nanmin(near))
-        self.freedom = int(np.maximum(self.num_goals - 1, 0).sum())
-        squares = sum(((each - each.mean()) ** 2).sum() for each in spread if len(each))
-        self.noise = float(np.sqrt(squares / max(self.freedom, 1)))
+        near = np.where(self.measured, near, np.nanmin(near))
+        self.weights = self.counts * near
+        squares = np.array([((each - each.mean()) ** 2).sum() if len(each) else 0 for each in spread])
+        # The goal of a ratio at the bottom, such as the accuracy of a source that it lacks, cannot vary.
+        is_bottom = (squares == 0) & (gaps > 0) & (gaps == np.nanmax(gaps))
+        free = np.where(is_bottom, 0, np.maximum(self.num_goals - 1, 0))
+        self.num_free = int(free.sum())
+        self.seeded = self.num_free >= _SEEDED
+        self.pooled = float(np.sqrt(squares.sum() / max(self.num_free, 1)))
+        self.freedom = float((near @ free) ** 2 / max(near**2 @ free, 1e-12))
+        self.noise = float(np.sqrt(near @ squares / max(near @ free, 1e-12)))
+        around = np.where(is_known, (raw - means[:, place]) / self.scale, 0) ** 2 @ member
+        free = np.maximum(self.counts - 1, 0)
+        self.deviations = np.sqrt(around @ near / np.maximum(free @ near, 1e-12))[:, None]
 
     def goal(self, predictions: np.ndarray) -> np.ndarray:
         """The goal [B, M] of predicted metrics, standardised, [K, B, M]."""
@@ -171,26 +185,34 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         name: _validate(data, [each[name] for each in fits]) for name in fits[0] if all(name in each for each in fits)
     }
     # With few ratios, a constant may have the least error even if one ratio is worse by far more than the noise.
-    seeded = data.freedom >= _SEEDED
-    differ = seeded and _differ(data, data.noise, data.freedom, random)
+    differ = data.seeded and _differ(data, data.pooled, data.num_free, random)
     errors, model, numbers = _judge(data, validations, random, constant=not differ)
     point = [
         fit[model](data.ratios, *each)
         for fit, *each in zip(fits, data.values[:, None], data.weights[:, None], strict=True)
     ]
+    equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
+    if model == "constant":
+        best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
+    else:
+        best = _best(data, model, point, 1, random)[0]
+    noise, deviations, freedom = data.noise, data.deviations, data.freedom
+    if not data.seeded:
+        at_best = np.stack([each.predict(best[None, None])[0] for each in point])
+        noise, deviations, freedom = _noise(data, validations.values(), at_best, random)
+    least = deviations / np.sqrt(np.maximum(data.counts, 1))
     bootstrap = [
-        (name, number, _bootstrap(data, [each[name] for each in fits], validations[name], number, random))
+        (
+            name,
+            number,
+            _bootstrap(data, [each[name] for each in fits], validations[name], least, freedom, number, random),
+        )
         for name, number in numbers.items()
     ]
 
     def draws_at(at: np.ndarray) -> np.ndarray:
         return np.concatenate([data.goal_at(each, at[None]) for _, _, each in bootstrap])
 
-    equal = np.full(data.ratios.shape[1], 1 / data.ratios.shape[1])
-    if model == "constant":
-        best = data.ratios[np.abs(data.ratios - equal).sum(1).argmin()]
-    else:
-        best = _best(data, model, point, 1, random)[0]
     best_draws = np.concatenate([_best(data, name, each, number, random) for name, number, each in bootstrap])
     low, high = np.quantile(best_draws, (0.05, 0.95), axis=0)
     # The bootstrap does not see an error that all models share: no share is known to less than _LEAST.
@@ -200,13 +222,11 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     gains = np.subtract(*draws_at(both).T)
     gain = float(predicted - at_equal)
     gain_interval = (min(gain, float(np.quantile(gains, 0.05))), max(gain, float(np.quantile(gains, 0.95))))
-    noise, freedom = data.noise, float(data.freedom)
-    if not seeded:
-        at_best = np.stack([each.predict(best[None, None])[0] for each in point])
-        noise, freedom = _noise(data, validations.values(), at_best, random)
-    noises = noise * np.sqrt(freedom / random.chisquare(freedom, _DRAWS))
+    noises = noise * _uncertainty(freedom, _DRAWS, random)
     spread = np.ptp(data.goal_at(point, data.ratios[None])[0])
-    alike = spread < _CLEAR * noise and not (differ or _differ(data, noise, freedom, random))
+    if not data.seeded:
+        differ = _differ(data, noise, freedom, random)
+    alike = spread < _CLEAR * noise and not differ
     verdict = "flat" if alike else _verdict(data, best, sign * gains, noises)
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
@@ -230,7 +250,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain=gain,
         gain_interval=gain_interval,
         noise=noise,
-        seeded=seeded,
+        seeded=data.seeded,
         improvement=improvement,
         next=following,
         beyond=len(beyond) > 0,
@@ -302,7 +322,7 @@ def _judge(
 
 def _noise(
     data: _Data, validations: Iterable[_Validation], at_best: np.ndarray, random: np.random.Generator
-) -> tuple[float, float]:
+) -> tuple[float, np.ndarray, float]:
     """Estimate the deviation of the goal at the best ratio from residuals, if few ratios have several jobs.
 
     It is that of the model with the least residual variance, corrected for its parameters as in Mallows's Cp: a model
@@ -316,7 +336,7 @@ def _noise(
       random: The generator of the draws.
 
     Returns:
-      The deviation, and its degrees of freedom.
+      The deviation, that of each metric, standardised, [K, 1], and the degrees of freedom.
     """
     number = data.counts.astype(bool).sum(1)
     weights = data.weights * (data.counts.sum(1) / data.weights.sum(1))[:, None]
@@ -332,25 +352,37 @@ def _noise(
     common = np.clip(((parts.sum(0) ** 2).sum() - metrics) / max(metrics * (metrics - 1), 1), 0, 1)
     separate, shared = random.normal(size=(metrics, 4000)), random.normal(size=4000)
     draws = at_best + deviations * (np.sqrt(1 - common) * separate + np.sqrt(common) * shared)
-    return float(data.goal(draws[:, None]).std()), float(freedom * (metrics * (1 - common) + common))
+    noise, freedom = data.goal(draws[:, None]).std(), freedom * (metrics * (1 - common) + common)
+    return float(noise), deviations, float(freedom)
+
+
+def _uncertainty(freedom: float, number: int, random: np.random.Generator) -> np.ndarray:
+    """Draws of the ratio of a deviation to its estimate that has so many degrees of freedom, [number]."""
+    return np.sqrt(freedom / random.chisquare(freedom, number))
 
 
 def _bootstrap(
     data: _Data,
     fits: Sequence[Callable[..., Fitted]],
     validation: _Validation,
+    least: np.ndarray,
+    freedom: float,
     number: int,
     random: np.random.Generator,
 ) -> list[Fitted]:
     """Fit a model to its predictions with noise, the wild bootstrap, whose residuals are those at ratios left out.
 
     The typical residual, 1.5 times the median of their sizes, counts as much as the ratio's own: a residual may be
-    small by chance, and that of a corner, which is far from all other ratios, says little about noise.
+    small by chance, and that of a corner, which is far from all other ratios, says little about noise. None is smaller
+    than `least` [K, N], the noise of the mean, which is itself known only to so many degrees of freedom: a model may
+    pass through few ratios whatever was measured there.
     """
     typical = 1.5 * np.median(np.abs(validation.left_out[:, data.measured]), 1, keepdims=True)
     residuals = np.sqrt((np.minimum(validation.left_out**2, 4 * typical**2) + typical**2) / 2)
+    uncertainty = _uncertainty(max(freedom, _SEEDED), number, random)[:, None]
+    residuals = np.maximum(residuals[:, None], least[:, None] * uncertainty)
     noise = random.normal(size=(len(fits), number, len(data.ratios)))
-    values = validation.predicted[:, None] + residuals[:, None] * noise
+    values = validation.predicted[:, None] + residuals * noise
     return [
         fit(data.ratios, each, np.broadcast_to(weight, each.shape), random)
         for fit, each, weight in zip(fits, values, data.weights, strict=True)
@@ -424,7 +456,7 @@ def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generat
     error.
     """
     means = random.normal(size=(4000, data.measured.sum())) / np.sqrt(data.num_goals[data.measured])
-    noises = noise * np.sqrt(freedom / random.chisquare(freedom, 4000))
+    noises = noise * _uncertainty(freedom, 4000, random)
     chance = np.quantile(np.ptp(means, axis=1) * noises, 0.95)
     return bool(np.nanmax(data.goals) - np.nanmin(data.goals) > max(_CLEAR * noise, chance))
 

@@ -166,6 +166,38 @@ def test_several_seeds_tell_the_noise():
     assert answer.noise == pytest.approx(NOISE, rel=0.3)
 
 
+@pytest.mark.parametrize(("num_far", "value", "spread"), [(2, 0.1, 0.001), (4, 0.0, 0.0)])
+def test_the_noise_is_that_of_ratios_near_the_best(num_far, value, spread):
+    # Far ones vary less; the worst accuracy of a mix that lacks a source is always 0.
+    shares = [0.3, 0.5, 0.7, 0.0, 1.0, 0.02, 0.98][: 3 + num_far]
+    means, spreads = [0.90, 0.91, 0.92] + [value] * num_far, [0.02] * 3 + [spread] * num_far
+    values = np.repeat(means, 2) + np.repeat(spreads, 2) * np.tile([1, -1], len(means))
+    answer = analyse(
+        Evidence(
+            names=["a", "b"], shares=np.repeat([[a, 1 - a] for a in shares], 2, 0), metrics={0: values},
+            source_of={0: None}, combine=lambda m: m[0], sign=1,
+        )
+    )  # fmt: skip
+    assert answer.seeded
+    assert answer.noise == pytest.approx(0.02 * 2**0.5, rel=0.02)
+
+
+def test_an_interval_of_few_ratios_is_no_narrower_than_their_seeds_allow():
+    # The means lie on a line, through which every model passes; over seeds they are known to 0.01 / √3 each.
+    first = np.array([0.4433, 0.4987, 0.5321])
+    values = np.repeat(0.8 + 0.2 * first, 3) + 0.01 * np.tile([-1, 0, 1], 3)
+    answer = analyse(
+        Evidence(
+            names=["a", "b"], shares=np.repeat(np.stack([first, 1 - first], 1), 3, 0), metrics={0: values},
+            source_of={0: None}, combine=lambda m: m[0], sign=1,
+        )
+    )  # fmt: skip
+    deviation = 0.01 / 3**0.5 / (first.std() * 3**0.5) * (0.5321 - 0.5)  # of the gain, by linear regression
+    assert np.ptp(answer.gain_interval) > 1.64 * deviation  # some of the draws are of a constant
+    low, high = answer.goal(answer.best[None])[1:, 0]
+    assert high - low > 2 * 1.64 * 0.01 / 9**0.5
+
+
 def test_the_same_evidence_gives_the_same_answer_and_another_seed_another_interval():
     sweep = evidence(["a", "b"], saturating(8, 4))
     one, same, other = analyse(sweep), analyse(sweep), analyse(sweep, seed=1)
