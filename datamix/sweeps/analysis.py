@@ -66,8 +66,9 @@ class Answer:
       gain_interval: The interval of the gain that includes 90 % of the bootstrap.
       noise: The standard deviation of the goal of a job over seeds.
       seeded: Whether it was measured over seeds; otherwise it is what the models leave unexplained.
-      improvement: The largest expected improvement on `predicted` that any ratio promises, 0 or more.
-      next: The ratios to try next, [num_next, num_sources], the most promising first.
+      next: The ratios to try next, [num_next, num_sources]: one beyond the edge if there is any, then the most
+        promising first.
+      promises: The expected improvement on `predicted` of each of them, 0 or more, [num_next].
       beyond: Whether the first of them lies beyond the edge of what was tried.
       goal: The function from ratios [M, num_sources] to the mean, 5 % and 95 % of the goal, [3, M].
     """
@@ -84,10 +85,15 @@ class Answer:
     gain_interval: tuple[float, float]
     noise: float
     seeded: bool
-    improvement: float
     next: np.ndarray
+    promises: np.ndarray
     beyond: bool
     goal: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def improvement(self) -> float:
+        """The largest of `promises`."""
+        return float(self.promises.max())
 
 
 class _Data:
@@ -231,9 +237,9 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
     def promise_at(at: np.ndarray) -> np.ndarray:
-        return np.maximum(sign * (draws_at(at) - predicted), 0).mean(0) if len(at) else np.zeros(0)
+        return np.maximum(sign * (draws_at(at) - predicted), 0).mean(0)
 
-    following, improvement = _propose(data, best, beyond, promise_at, num_next, random)
+    following, promises = _propose(data, best, beyond, promise_at, num_next, random)
 
     def goal(at: np.ndarray) -> np.ndarray:
         return np.concatenate([data.goal_at(point, at[None]), np.quantile(draws_at(at), (0.05, 0.95), axis=0)])
@@ -251,8 +257,8 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
         gain_interval=gain_interval,
         noise=noise,
         seeded=data.seeded,
-        improvement=improvement,
         next=following,
+        promises=promises,
         beyond=len(beyond) > 0,
         goal=goal,
     )
@@ -463,17 +469,21 @@ def _differ(data: _Data, noise: float, freedom: float, random: np.random.Generat
 
 def _propose(
     data: _Data, best: np.ndarray, beyond: np.ndarray, promise_at: Combine, number: int, random: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """The ratios to try next, [number, num_sources], and the largest improvement that any promises."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ratios to try next, [number, num_sources], and the improvement that each promises, [number]."""
+
+    def is_tried_at(at: np.ndarray) -> np.ndarray:
+        return np.min([np.abs(at - ratio).max(1) for ratio in data.ratios], 0) <= _TRIED
+
     # If none promises more, the best ratio itself comes first, unless it has been tried.
     candidates = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
-    promise, promise_beyond = promise_at(candidates), promise_at(beyond)
-    is_tried = np.min([np.abs(candidates - ratio).max(1) for ratio in data.ratios], 0) <= _TRIED
-    promise = np.where(is_tried, 0, promise)
+    is_tried = is_tried_at(candidates)
+    promise = np.where(is_tried, 0, promise_at(candidates))
     # A ratio that was tried is only proposed if there is no other.
     worth = np.where(is_tried, 1e-15, promise + 1e-9 * promise.max() + 1e-12)
-    first = beyond[promise_beyond.argmax()] if len(beyond) else candidates[worth.argmax()]
-    return _spread(candidates, worth, first, number), float(max(*promise, *promise_beyond))
+    first = beyond[promise_at(beyond).argmax()] if len(beyond) else candidates[worth.argmax()]
+    chosen = _spread(candidates, worth, first, number)
+    return chosen, np.where(is_tried_at(chosen), 0, promise_at(chosen))
 
 
 def _beyond(data: _Data, best: np.ndarray) -> np.ndarray:

@@ -91,18 +91,23 @@ def _next(directory: Path, config: DictConfig, head: str, written: list[dict[str
         return None
     plain = json.loads((directory / SUGGESTION).read_bytes())
     metric = readable(plain["metric"])
-    promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
     if not plain["promising"]:
+        promise, noise = (number(plain[key], plain["metric"]) for key in ("improvement", "noise"))
         print(f"No more rounds: others promise to improve {metric} by {promise}, and the noise is {noise}.")
         return None
     least = least_share(config.hydra) * PARTS
     before = {ratio for each in written for ratio in each["ratios"]}  # suggested again only if their jobs have failed
-    ratios = [ratio for ratio in plain["ratios"] if ratio not in before and min(map(int, ratio.split(":"))) >= least]
+    ratios = {
+        ratio: promise
+        for ratio, promise in zip(plain["ratios"], plain["promises"], strict=True)
+        if ratio not in before and min(map(int, ratio.split(":"))) >= least
+    }
     if not ratios:
         print("No more rounds: what promises most has been tried, or has a share below hydra.sweeper.min.")
         return None
-    print(f"{head}, to improve {metric} by {promise}: {'; '.join(ratios)}", flush=True)
-    return {"ratios": ratios, "seeds": plain["seeds"], "like": plain["like"], "asked": False}
+    promise = number(max(ratios.values()), plain["metric"])
+    print(f"{head}, to improve {metric} by up to {promise}: {'; '.join(ratios)}", flush=True)
+    return {"ratios": [*ratios], "seeds": plain["seeds"], "like": plain["like"], "asked": False}
 
 
 def _asked_for(jobs: list[list[str]], more: list[list[str]], seed: int) -> list[dict[str, Any]]:

@@ -149,6 +149,7 @@ class Suggestion:
             "promising": self.promising,
             "next": [" ".join(share_overrides(self.names, rounded(ratio))) for ratio in answer.next],
             "ratios": self._ratios(),
+            "promises": answer.promises.tolist(),
             "seeds": list(self.seeds),
             "like": self.reference.job,
         }

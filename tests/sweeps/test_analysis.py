@@ -235,8 +235,11 @@ def test_beyond_an_edge_the_other_shares_keep_their_proportions():
     metrics = saturating(9, 30, 30)  # best at a share of the first that was not tried
     points = np.array([[a, (1 - a) * b, (1 - a) * (1 - b)] for a in (0.2, 0.3, 0.4) for b in (0.3, 0.5, 0.7)])
     sweep = evidence(list("abc"), metrics, num=9)
-    answer = analyse(Evidence(**{**vars(sweep), "shares": points, "metrics": dict(enumerate(metrics(points).T))}))
+    sweep = Evidence(**{**vars(sweep), "shares": points, "metrics": dict(enumerate(metrics(points).T))})
+    answer = analyse(sweep)
     assert (answer.verdict, answer.beyond) == ("edge", True)
+    only = analyse(sweep, num_next=1)
+    assert only.promises.tolist() == [only.improvement] == [answer.promises[0]]  # not what another ratio promises
     first = answer.next[0]
     assert first[0] == pytest.approx(0.7, abs=1e-2)
     assert first[1] / first[2] == pytest.approx(answer.best[1] / answer.best[2], rel=1e-3)

@@ -79,6 +79,7 @@ def test_rounds_go_beyond_an_edge_though_a_job_has_failed(call_datamix, tmp_path
     assert "ConfigError: " in ended.err
     rounds = json.loads((tmp_path / "s" / "rounds.json").read_bytes())["rounds"]
     assert [(each["ratios"][0], each["asked"]) for each in rounds] == [("8000:2000", False)]
+    assert "Round 1 of 1, to improve loss of digits by up to 0." in ended.out
     rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
     assert [row["status"] for row in rows] == ["failed", *["done"] * 4] * 2 + ["done"] * 4
 

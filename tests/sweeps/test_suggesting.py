@@ -40,7 +40,8 @@ def test_a_suggestion_as_json(results):
         assert 0 <= low <= plain["best"][name] <= high <= 1
     assert plain["error"] == plain["errors"][plain["model"]]
     assert plain["gain_interval"][0] <= plain["gain"] <= plain["gain_interval"][1]
-    assert len(plain["next"]) == 3
+    assert len(plain["next"]) == len(plain["ratios"]) == len(plain["promises"]) == 3
+    assert plain["improvement"] == max(plain["promises"])
     for setting in plain["next"]:
         shares = re.fullmatch(r"mix\.share\.mnist=(\d\.\d{4}) mix\.share\.fashion=(\d\.\d{4})", setting)
         assert float(shares[1]) + float(shares[2]) == pytest.approx(1, abs=1e-9)
@@ -57,9 +58,11 @@ def test_the_words_say_the_mix_the_gain_and_the_verdict(results):
 
 def test_it_says_where_nothing_promises_a_gain(results):
     suggestion = suggestion_of(results)
-    promising = replace(suggestion, answer=replace(suggestion.answer, verdict="clear", improvement=1.0, noise=0.01))
+    promising = replace(
+        suggestion, answer=replace(suggestion.answer, verdict="clear", promises=np.array([1.0, 0.5]), noise=0.01)
+    )
     assert promising.head() == "To try the next ratios, to ask again, to use the best:"
-    none = replace(promising, answer=replace(promising.answer, improvement=0.0))
+    none = replace(promising, answer=replace(promising.answer, promises=np.zeros(2)))
     assert none.head() == (
         "No other ratio promises to improve worst source's accuracy by more than 0.50 %, half the noise. "
         "To try some all the same, to ask again, to use the best:"
