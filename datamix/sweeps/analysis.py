@@ -131,7 +131,11 @@ class _Data:
         means = np.where(is_known, raw, 0) @ member / np.maximum(self.counts, 1)
         total = np.maximum(self.counts.sum(1, keepdims=True), 1)
         self.centre = (means * self.counts).sum(1, keepdims=True) / total
-        self.scale = np.sqrt((self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total) + 1e-12
+        among = (self.counts * (means - self.centre) ** 2).sum(1, keepdims=True) / total
+        around, free = np.where(is_known, raw - means[:, place], 0) ** 2 @ member, np.maximum(self.counts - 1, 0)
+        # Means may be equal by chance, although the jobs of each ratio differ.
+        around_mean = around.sum(1, keepdims=True) / np.maximum(free.sum(1, keepdims=True), 1) / (1 + free.max())
+        self.scale = np.sqrt(np.maximum(among, around_mean)) + 1e-12
         self.values = np.where(self.counts > 0, (means - self.centre) / self.scale, 0)
         goals = evidence.combine(raw)
         spread = [goals[(place == i) & np.isfinite(goals)] for i in range(len(self.ratios))]
@@ -147,6 +151,7 @@ class _Data:
         self.judged = np.where(is_interior if is_interior.sum() >= _AMONG else self.measured, near, 0)
         near = np.where(self.measured, near, np.nanmin(near))
         self.weights = self.counts * near
+        self.deviations = np.sqrt(around @ near / np.maximum(free @ near, 1e-12))[:, None] / self.scale
         squares = np.array([((each - each.mean()) ** 2).sum() if len(each) else 0 for each in spread])
         # The goal of a ratio at the bottom, such as the accuracy of a source that it lacks, cannot vary.
         is_bottom = (squares == 0) & (gaps > 0) & (gaps == np.nanmax(gaps))
@@ -156,9 +161,6 @@ class _Data:
         self.pooled = float(np.sqrt(squares.sum() / max(self.num_free, 1)))
         self.freedom = float((near @ free) ** 2 / max(near**2 @ free, 1e-12))
         self.noise = float(np.sqrt(near @ squares / max(near @ free, 1e-12)))
-        around = np.where(is_known, (raw - means[:, place]) / self.scale, 0) ** 2 @ member
-        free = np.maximum(self.counts - 1, 0)
-        self.deviations = np.sqrt(around @ near / np.maximum(free @ near, 1e-12))[:, None]
 
     def goal(self, predictions: np.ndarray) -> np.ndarray:
         """The goal [B, M] of predicted metrics, standardised, [K, B, M]."""

@@ -15,7 +15,7 @@ from datamix.report.files import write_text
 from datamix.sweeps.figure import draw
 from datamix.sweeps.mixmin import mixmin
 from datamix.sweeps.page import page
-from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, related, seed_groups, stand_ins
+from datamix.sweeps.results import MIXMIN, SUGGESTION, Result, best, is_tie, related, seed_groups, stand_ins
 from datamix.sweeps.suggesting import SCHEDULED, Suggestion, suggest, weighted
 from datamix.sweeps.table import as_csv, failures, rows, summary, verdict
 
@@ -56,7 +56,9 @@ def gather(
     results = [replace(each, sweep=str(path) if several else "") for path, jobs in sweeps.items() for each in jobs]
     results, judged = weighted(results, metric, goal, goal_weights or {})
     metric, goal = judged.metric, judged.kind
-    chosen = best(seed_groups(results), metric, goal)
+    groups = seed_groups(results)
+    chosen = best(groups, metric, goal)
+    marked = None if is_tie(groups, chosen, metric) else chosen
     suggestion = "sweeps are compared" if several else suggest(results, judged, num_next)
     mixture = mixmin(results, judged)
     lines = rows(results, chosen, directory)
@@ -73,7 +75,7 @@ def gather(
     notes = _notes(results)
     more = [f"{len(notes) - _NOTES} more in the reports of the jobs"] * (len(notes) > _NOTES)
     print_notes(out, "Note", notes := [*notes[:_NOTES], *more])
-    out.print(summary(results, chosen, metric))
+    out.print(summary(results, marked, metric))
     if (unfinished := failures(results)) is not None:
         out.print(unfinished)
     sentences = [verdict(results, chosen, metric, goal)]
@@ -96,7 +98,7 @@ def gather(
         save(figure, directory / "sweep.png", vector=(text := io.StringIO()))
         vector = text.getvalue()
     metrics = related(results, metric)
-    write_text(directory / "sweep.html", page(results, chosen, sentences, metrics, vector, directory, notes))
+    write_text(directory / "sweep.html", page(results, marked, sentences, metrics, vector, directory, notes))
     out.print(f"Sweep: {directory / 'sweep.html'}")
     return lines
 

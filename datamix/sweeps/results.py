@@ -322,6 +322,19 @@ def best(groups: Sequence[Setting], metric: str, goal: str) -> Setting | None:
     return max(measured, key=lambda group: sign * (group.mean(metric) or 0.0), default=None)
 
 
+def as_good(groups: Sequence[Setting], chosen: Setting, metric: str) -> list[Setting]:
+    """The settings whose mean of a metric over the seeds is that of the best one, without that one."""
+    best_mean = chosen.mean(metric) or 0.0
+    means = [(group, group.mean(metric)) for group in groups if group.results != chosen.results]
+    return [group for group, mean in means if mean is not None and math.isclose(mean, best_mean, rel_tol=1e-9)]
+
+
+def is_tie(groups: Sequence[Setting], chosen: Setting | None, metric: str) -> bool:
+    """Whether several settings report a metric, and all of them have the same mean of it."""
+    reporting = [group for group in groups if group.mean(metric) is not None]
+    return chosen is not None and 0 < len(as_good(groups, chosen, metric)) == len(reporting) - 1
+
+
 def related(results: Sequence[Result], metric: str) -> list[str]:
     """The metrics to show: the one that jobs are judged by, then its family, such as `accuracy/…`.
 

@@ -12,13 +12,15 @@ from typing import Any
 
 from rich.table import Table
 
-from datamix.errors import printable
+from datamix.errors import counted, printable
 from datamix.report.console import percent, table
 from datamix.sweeps.results import (
     Result,
     Setting,
+    as_good,
     complaints,
     direction,
+    is_tie,
     number,
     readable,
     related,
@@ -167,9 +169,16 @@ def verdict(results: Sequence[Result], chosen: Setting | None, metric: str, goal
     if chosen is None:
         names = ", ".join(related(results, metric)) or "no number"
         return f"No job reports {metric}, by which they are compared; sweep.metric can be one of: {names}."
+    groups = seed_groups(results)
+    if is_tie(groups, chosen, metric):
+        alike = len([group for group in groups if group.mean(metric) is not None])
+        mean = number(chosen.mean(metric) or 0.0, metric)
+        return f"No setting is best: all {alike} have the same {readable(metric)}, {mean}."
     keys = swept(results)
     named = ", ".join(f"{key}={shown_value(chosen.first, key)}" for key in keys) or "the only setting"
     mixed = ", ".join(f"{name} {share_text(chosen.first, name)}" for name in chosen.first.sources)
     seeds = f" over {n} seeds" if (n := len(chosen.values(metric))) > 1 else ""
     judged = f"{readable(metric)} ({direction(metric, goal)})"
-    return f"Best: {named} ({mixed}), by {judged}: {cell(chosen, metric)}{seeds}."
+    ties = len(as_good(groups, chosen, metric))
+    tie = f", as {'has' if ties == 1 else 'have'} {counted(ties, 'other setting')}" if ties else ""
+    return f"Best: {named} ({mixed}), by {judged}: {cell(chosen, metric)}{seeds}{tie}."

@@ -47,6 +47,24 @@ def test_the_table_marks_the_best_and_says_why_jobs_failed(reported):
     assert re.search(rf"^{re.escape(said)}[\d.]+ %\.$", out, re.MULTILINE)
 
 
+def test_a_tie_is_said(leave, gathered):
+    def of(num_alike):
+        directory = leave(f"{num_alike}", shares=(0.2, 0.3, 0.4))
+        for job in range(2 * num_alike):
+            path = directory / str(job) / "result.json"
+            plain = json.loads(path.read_bytes())
+            path.write_text(json.dumps(plain | {"metrics": {"accuracy/worst": [0.996, 0.994][job % 2]}}))
+        return gathered(directory)[1]
+
+    some, every = of(2), of(3)
+    assert "★" in some.partition("Best: ")[0]
+    best = re.search(r"^Best: mix\.share\.mnist=0\.2 .* (99.50 ± 0.14 % over 2 seeds, .*)$", some, re.MULTILINE)
+    assert best[1] == "99.50 ± 0.14 % over 2 seeds, as has 1 other setting."
+    assert "★" not in every.partition("No setting is best")[0]
+    said = "No setting is best: all 3 have the same worst source's accuracy, 99.50 %."
+    assert said in every.splitlines()
+
+
 def test_values_that_differ_at_their_end_alone_are_told_apart(leave, gathered):
     values = [f"{{warmup_cosine:{{warmup:0.{i}}}}}" for i in (1, 2)]
     settings = [{"optimizer.schedule": value, "model_of_a_long_name": value * 3} for value in values]
