@@ -239,7 +239,7 @@ def analyse(evidence: Evidence, *, num_next: int = 3, seed: int = 0) -> Answer:
     beyond = _beyond(data, best) if verdict == "edge" else np.empty((0, len(best)))
 
     def promise_at(at: np.ndarray) -> np.ndarray:
-        return np.maximum(sign * (draws_at(at) - predicted), 0).mean(0)
+        return np.asarray(np.maximum(sign * (draws_at(at) - predicted), 0).mean(0))
 
     following, promises = _propose(data, best, beyond, promise_at, num_next, random)
 
@@ -475,7 +475,7 @@ def _propose(
     """The ratios to try next, [number, num_sources], and the improvement that each promises, [number]."""
 
     def is_tried_at(at: np.ndarray) -> np.ndarray:
-        return np.min([np.abs(at - ratio).max(1) for ratio in data.ratios], 0) <= _TRIED
+        return np.asarray(np.min([np.abs(at - ratio).max(1) for ratio in data.ratios], 0) <= _TRIED)
 
     # If none promises more, the best ratio itself comes first, unless it has been tried.
     candidates = np.concatenate([best[None], _combinations(data, _CANDIDATES, random)])
