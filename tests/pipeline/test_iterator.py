@@ -149,7 +149,7 @@ def test_a_batch_that_is_kept_stays_what_it_was(
     ("kwargs", "message"),
     [
         ({"shard": (2, 2)}, r"shard = \(2, 2\); the rank lies in \[0, 2\)"),
-        ({"shard": (0, 0)}, r"shard = \(0, 0\); the rank lies in \[0, 0\)"),
+        ({"shard": (0, 0)}, r"shard = \(0, 0\); the number of ranks is 1 or more"),
         (
             {"shard": (0, 9)},
             r"shard = \(0, 9\); a batch of 8 cannot be divided among 9 ranks; make batch\.size",

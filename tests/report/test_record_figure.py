@@ -13,14 +13,18 @@ from matplotlib.image import imread
 
 import datamix
 from datamix.errors import ConfigError
+from datamix.sources.table import table
+from datamix.testing import registered
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 1), np.uint8)
 
 
-@datamix.operator
-def reverse_features_for_test(record: Any) -> Any:
-    """Reverse the features of a record."""
-    return record | {"features": record["features"][::-1]}
+with registered():  # this module is imported before any test begins
+
+    @datamix.operator
+    def reverse_features(record: Any) -> Any:
+        """Reverse the features of a record."""
+        return record | {"features": record["features"][::-1]}
 
 
 def texts(figure: Figure) -> list[str]:
@@ -66,8 +70,9 @@ def test_numbers_of_a_table_are_shown_with_the_names_of_their_columns(tmp_path: 
     assert titles == ["features[0]: rooms", "features[1]: price in $ per m$", "label"]
     assert figure.axes[0].get_xticks().tolist() == [2, 3, 4, 5]  # rooms are whole numbers
     assert shown(figure)[..., :3].std() > 0.05
-    reordering = datamix.load("source=my_table", *houses, "operators=[reverse_features_for_test]")
-    assert datamix.preview(reordering).axes[0].get_title() == "features[0]"
+    rows = {"houses": table(path=str(tmp_path / "houses.csv"), target="rent")}
+    for operators, title in (({}, "features[0]: rooms"), ({"shared_operators": [reverse_features]}, "features[0]")):
+        assert datamix.preview(datamix.mix(rows, batch_size=4, **operators)).axes[0].get_title() == title
     other = datamix.mix({"a": {"features": np.ones((8, 2), np.float32)}}, batch_size=4)
     assert datamix.preview(other).axes[0].get_title() == "features[0]"
 
