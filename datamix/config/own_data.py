@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from datamix.config.files import choices_of
+from datamix.config.quoting import as_value
 from datamix.errors import ConfigError
 
 _IMAGES = "path: {path}, height: 28, width: 28, operators: [to_float]"
@@ -36,7 +37,10 @@ _MOST_FILES = 1000  # of a folder that are examined to find its kind
 
 
 def refuse_paths(choice: str) -> None:
-    """Refuse paths where `source=` takes names."""
+    """Refuse paths, and a list of them, where `source=` takes names."""
+    if match := re.fullmatch(r"\[(.*)\]", choice.strip("'\"")):
+        mend = f"Write source={'+'.join(each.strip() for each in match[1].split(','))}."
+        raise ConfigError("the names of several datasets are joined by +", key="source", value=choice, hint=mend)
     for name in _names(choice):
         if _is_path(name) and not re.match(r"\w+\(", choice):
             mend = advice(name, choice)
@@ -65,7 +69,8 @@ def advice(path: str, choice: str | None = None) -> str:
         return f"Its kind is not known by its name; known are {', '.join(_KINDS)} and folders of them."
     known = re.match(r"tfds, name: (\w+)", settings)
     name = known[1] if known else re.sub(r"\W+", "_", place.absolute().name.partition(".")[0]).strip("_")
-    if not re.match(r"[A-Za-z]", name) or name in choices_of("dataset"):
+    is_taken = name in (*choices_of("dataset"), "mix")  # the node of the graph in which sources meet
+    if is_taken or not re.match(r"[A-Za-z]", name) or as_value(name) != name:
         name = f"my_{name}"
     command = f"--config-dir my_conf source={_renamed(path, name, choice or path)}{_first_look(settings, path, choice)}"
     return f"{note}Write {{_target_: {settings}}} into my_conf/dataset/{name}.yaml, and run with {command}."
@@ -94,6 +99,8 @@ def _first_look(settings: str, path: str, choice: str | None) -> str:
     # Not where another name follows the path, as in `a.csv@b`, or beside another path, which may need the same example.
     if names.count(example) != 1 or example in _names(choice or path) or any(map(_is_path, names)):
         return ""
+    if any(as_value(text) != text for text in (match[2], match[3] or "text")):
+        return ""  # numbers or words of YAML, which need quotes that a shell takes away
     column = f" source.{example}.column={match[3]}" if match[3] else ""
     return f"; for a first look, source={renamed} source.{example}.path={match[2]}{column} will do"
 

@@ -60,7 +60,8 @@ class Graph:
         if len(self.nodes) < len(nodes):
             names = [node.name for node in nodes]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ConfigError(f"the pipeline graph has two nodes named {twice!r}.")
+            mend = f"give the source another name, as in source={twice}@other"
+            raise ConfigError(f"the pipeline graph has two nodes named {twice!r}; {mend}.")
         self.order = tuple(graphlib.TopologicalSorter({node.name: node.inputs for node in nodes}).static_order())
 
     @classmethod

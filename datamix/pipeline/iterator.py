@@ -512,9 +512,9 @@ def host_tensors() -> Callable[[np.ndarray], Any]:
     import torch
 
     def tensor_of(values: np.ndarray) -> torch.Tensor:
-        if values.dtype.kind != "V":
+        if values.dtype.isbuiltin == 1:
             return torch.from_numpy(xla.writable(values))
-        # NumPy and torch each have a bfloat16 of their own.
+        # NumPy lacks dtypes that JAX and torch each define, such as bfloat16.
         tensor: torch.Tensor = torch.from_numpy(xla.writable(values.view(f"i{values.itemsize}")))
         return tensor.view(getattr(torch, values.dtype.name))
 

@@ -145,6 +145,9 @@ def check(state: Any) -> None:
             if not isinstance(state["history"], list):
                 raise ValueError
             counts = [state["step"], state["position"], *_by_name(state["counts"])]
+            # Entries of a torch dataset and of Grain: the worker and the number of workers, and the batches since.
+            worker, num_workers = state.get("worker", (0, 1))
+            counts += [worker, num_workers, state.get("since", 0)]
             _by_name(state["fingerprint"]), _by_name(state["settings"])
             for entry in state["history"]:
                 counts += [entry["position"], *_by_name(entry["counts"])]

@@ -193,10 +193,10 @@ def histograms(
         every = np.concatenate(list(finite.values()))
         edges = _edges(every)
         if not np.any(every % 1):
-            axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
         for i, source in enumerate(names):
             if len(each := finite.get(source, edges[:0])):
-                heights = np.histogram(each, edges)[0] / len(each)
+                heights = np.histogram(each, edges)[0] / len(of_source[source])
                 axis.stairs(heights, edges, color=color_of(i), fill=True, alpha=0.3)
                 axis.stairs(heights, edges, color=color_of(i))
         short = name if len(name) <= _TITLE_LENGTH else f"{name[: _TITLE_LENGTH - 1]}…"
@@ -213,9 +213,11 @@ def histograms(
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """The edges of a histogram's bins, one for each number where the values are few whole numbers."""
-    if len(values) and not np.any(values % 1) and np.ptp(values) < _BINS:
-        return np.arange(values.min() - 0.5, values.max() + 1)
+    """The edges of a histogram's bins, which hold equally many numbers each where all values are whole numbers."""
+    if len(values) and not np.any(values % 1) and (count := np.ptp(values) + 1) < 2**32:
+        width = -(-count // _BINS)
+        edges: np.ndarray = values.min() - 0.5 + width * np.arange(-(-count // width) + 1)
+        return edges
     return np.histogram_bin_edges(values, bins=_BINS)
 
 

@@ -78,7 +78,7 @@ class Narrowing:
             return f"holds {low if abs(low) == top else high:g}, which is beyond {dtype}"
         if np.isnan(changed):
             return ""
-        if is_whole:
+        if is_whole and top < 2**64:  # beyond, all numbers are whole, and none counts anything
             return f"holds {changed:.0f}, which becomes {dtype.type(changed):.0f} in {dtype}"
         step = float(np.spacing(dtype.type(top)))
         if top * _NOISE < high - low < step * _LEAST_STEPS:

@@ -390,6 +390,6 @@ def _require_same(result: Result, now: Mapping[str, Any]) -> None:
     if (key := next((key for key in [*new, *old] if old.get(key, ...) != new.get(key, ...)), None)) is not None:
         was, is_now = (repr(leaves[key]) if key in leaves else "not set" for leaves in (old, new))
         mend = "Resume a sweep with the command that it was begun with, or begin a new one in another hydra.sweep.dir"
-        mend += "; train.resume=false begins this job afresh" * (result.status != "done")
+        mend += f"; once {result.directory}/checkpoints is deleted, it begins afresh" * (result.status != "done")
         text = f"job {result.job} in {result.directory} was run with {was}, now it is {is_now}"
         raise StateError(text, key=key, hint=f"{mend}.")

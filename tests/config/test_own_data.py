@@ -92,15 +92,43 @@ def test_it_mixes_as_it_was_typed(shared_data: Path, tmp_path: Path, monkeypatch
         ("a.csv+b.csv", "a.csv", ""),
         ("a.csv@easy", "a.csv", ""),
         ("my_table+a.csv", "a.csv", ""),
+        ("./1.csv", "./1.csv", "source=my_table source.my_table.path=./1.csv"),
     ],
 )
 def test_a_first_look_takes_the_shipped_example_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, path: str, first_look: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a.csv", "b.csv"):
+    for name in ("a.csv", "b.csv", "1.csv"):
         Path(name).write_text("x,y\n1,2\n")
     assert re.findall("; for a first look, (.*) will do", advice(path, choice)) == [first_look][: bool(first_look)]
+
+
+@pytest.mark.parametrize("name", ["mix", "null", "true"])
+def test_names_that_mean_something_else_are_not_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.csv").write_text("x,y\n1,2\n3,4\n5,6\n7,8\n")
+    assert followed(advice(f"{name}.csv"), tmp_path).source_names == (f"my_{name}",)
+
+
+def test_columns_whose_names_need_quotes_have_no_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pyarrow = pytest.importorskip("pyarrow")
+    for column in ("1", "null", "words"):
+        table = pyarrow.table({column: ["one", "two", "three", "four"] * 400})
+        pytest.importorskip("pyarrow.parquet").write_table(table, "x.parquet")
+        assert ("first look" in advice("x.parquet")) == (column == "words")
+        assert "tokens" in followed(advice("x.parquet"), tmp_path).spec
+
+
+def test_a_list_of_paths_is_answered_with_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mend = r"^source = '\[\./a\.csv, digits\]'; the names of several datasets are joined by \+\. (Write .*)\.$"
+    with pytest.raises(ConfigError, match=mend) as raised:
+        datamix.load("source=[./a.csv, digits]")
+    assert "Write source=./a.csv+digits." in str(raised.value)
 
 
 def made(name: str, folder: Path) -> Path:

@@ -160,6 +160,13 @@ def test_what_is_no_state_is_refused_when_it_is_loaded(wrong: Any) -> None:
         datamix.interop.torch.dataset(mix()).load_state_dict(wrong)
 
 
+@pytest.mark.parametrize("entry", [{"worker": 3}, {"worker": [0]}, {"worker": "ab"}, {"since": "x"}, {"since": None}])
+def test_a_state_with_a_damaged_entry_is_refused(entry: dict[str, Any]) -> None:
+    dataset = datamix.interop.torch.dataset(mix())
+    with pytest.raises(StateError, match="this is no state of datamix"):
+        dataset.load_state_dict(mix().iterator().state() | entry)
+
+
 def test_a_loader_gives_the_batches() -> None:
     pipeline = mix(stop="all_exhausted", remainder="keep")
     loader = torch.utils.data.DataLoader(datamix.interop.torch.dataset(pipeline), batch_size=None)

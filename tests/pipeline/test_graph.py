@@ -93,7 +93,9 @@ def test_order_puts_inputs_first_and_the_batch_last(branch: list[str], shared: l
 
 
 def test_a_source_may_not_be_called_mix() -> None:
-    with pytest.raises(ConfigError, match=r"^the pipeline graph has two nodes named 'mix'\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^the pipeline graph has two nodes named 'mix'; give .* source=mix@other\.$"
+    ):
         Graph.of({"mix": [], "a": []}, [])
 
 

@@ -581,6 +581,14 @@ def test_parts_of_tensors_keep_their_memory() -> None:
         np.testing.assert_array_equal(part.float(), pipeline[step]["image"][3, 5:].astype(np.float32))
 
 
+def test_tensors_have_dtypes_that_numpy_lacks() -> None:
+    torch = pytest.importorskip("torch")
+    values = np.arange(8).astype(jax.numpy.float8_e5m2)
+    batch = next(datamix.mix({"a": {"x": values}}, batch_size=8, shuffle="none").iterator(output="torch"))
+    assert batch["x"].dtype == torch.float8_e5m2
+    assert batch["x"].float().tolist() == values.astype(np.float32).tolist()
+
+
 def test_torch_that_is_missing_is_named(load: Callable[..., datamix.Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.dlpack", None)
     with pytest.raises(datamix.InstallationError, match=r"output='torch' needs PyTorch: pip install .*torch"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
 from datamix.report import figures
@@ -64,6 +65,16 @@ def test_parts_of_the_time_are_one_bar(tmp_path):
 def test_a_source_has_one_colour_everywhere():
     assert len({figures.color_of(i) for i in range(8)}) == 8
     assert figures.color_of(9) == figures.color_of(1)
+
+
+@pytest.mark.parametrize(("largest", "width"), [(1, 1), (29, 1), (30, 2), (44, 2), (255, 9)])
+def test_bins_of_whole_numbers_hold_equally_many_of_them(largest, width):
+    values = np.repeat(np.arange(largest + 1), 3)
+    figure = figures.histograms(None, {"x": {"a": np.append(values, np.nan)}}, ["a"], "Values")
+    heights, edges, _ = figure.axes[0].patches[0].get_data()
+    assert np.unique(np.diff(edges)).tolist() == [width]
+    assert edges[0] == -0.5
+    assert np.allclose(heights[:-1], width * 3 / (len(values) + 1))  # of all records, those without a number too
 
 
 def test_histograms_of_sources_lie_over_one_another(tmp_path):

@@ -20,6 +20,7 @@ DRAW = np.random.default_rng(0)
         (np.array([0.0, -1e39]), "holds -1e+39, which is beyond float32"),
         (1.75e9 + np.linspace(0, 3600, 20) + 0.25, "lies between 1750000000.25 and 1750003600.25, "),
         (np.array([1e-60, 2e-60]), "lies between "),
+        (np.array([1e17, 3e17]), "holds 100000000000000000, which becomes "),
         (np.stack([np.arange(4.0), 2e9 + np.arange(4)], axis=1), "holds 2000000001, which becomes 2000000000"),
     ],
 )
@@ -86,3 +87,9 @@ def test_a_column_of_a_table_is_named_and_has_no_leaves_to_choose() -> None:
         "the target 'y' of record 3 is beyond float32; divide it."
     )
     assert "source.a.leaves" in refusal("a", "label", "is beyond float32")
+
+
+def test_large_numbers_are_whole_only_because_floats_are() -> None:
+    masses = DRAW.normal(size=200) * 1e25
+    assert (masses == np.floor(masses)).all()
+    assert what_is_lost(masses, FLOAT32) == ""

@@ -356,15 +356,16 @@ def test_checkpoints_of_a_job_cut_short_are_not_removed_for_other_settings(call_
     other = [*sweep, "train.steps=6", "sweep.resume=true"]
     assert call_datamix(*other).mistake == (
         "StateError: train.steps: job 0 in s/0 was run with 4, now it is 6. Resume a sweep with the command that it "
-        "was begun with, or begin a new one in another hydra.sweep.dir; train.resume=false begins this job afresh."
+        "was begun with, or begin a new one in another hydra.sweep.dir; once s/0/checkpoints is deleted, it begins "
+        "afresh."
     )
     assert (job / "checkpoints" / "4").is_dir()
-    afresh = call_datamix(*other, "train.resume=false")
+    shutil.rmtree(job / "checkpoints")
+    afresh = call_datamix(*other)
     assert (afresh.code, afresh.err) == (0, "")
     assert {path.name for path in (job / "checkpoints").iterdir()} == {"4", "6"}
-    shutil.rmtree(job / "checkpoints")  # with no checkpoint, nothing is lost
     (job / "result.json").write_text(json.dumps(result | {"status": "begun", "metrics": {}, "sources": {}}))
-    assert call_datamix(*other).code == 0
+    assert call_datamix(*other, "train.steps=8", "train.resume=false").code == 0  # asked for
 
 
 def test_how_a_job_is_run_is_no_part_of_its_configuration():
