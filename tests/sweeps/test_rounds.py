@@ -15,17 +15,19 @@ SIMPLEX += ["hydra/launcher=vmap", "hydra.launcher.execution=threads"]
 
 @pytest.mark.slow
 def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(call_datamix, tmp_path):
+    # Of three ratios, others promise twice what is needed to go on; of four, as much as that.
+    three = [each.replace("num_jobs=4", "num_jobs=3") for each in SIMPLEX]
     more = ["sweep.auto=3", "sweep.num_next=2", "hydra.sweeper.min=0.02"]
-    ended = call_datamix(*TRAIN, *SIMPLEX, *more)
+    ended = call_datamix(*TRAIN, *three, *more)
     assert (ended.code, ended.err) == (0, "")
     written = json.loads((tmp_path / "s" / "rounds.json").read_bytes())
     rounds = written["rounds"]
-    assert written["first"] == 8
+    assert written["first"] == 6
     assert 1 <= len(rounds) <= 3
     rows = json.loads((tmp_path / "s" / "sweep.json").read_bytes())
-    assert [row["job"] for row in rows] == [*range(8 + 4 * len(rounds))]
+    assert [row["job"] for row in rows] == [*range(6 + 4 * len(rounds))]
     shares = [f"mix.share.digits={int(ratio.split(':')[0]) / 10_000:.4f}" for one in rounds for ratio in one["ratios"]]
-    assert [next(each for each in row["overrides"] if "digits=0" in each) for row in rows[8::2]] == shares
+    assert [next(each for each in row["overrides"] if "digits=0" in each) for row in rows[6::2]] == shares
     assert [line.split(",")[0] for line in ended.out.splitlines() if line.startswith("Round ")] == [
         f"Round {i + 1} of 3" for i in range(len(rounds))
     ]
@@ -36,7 +38,7 @@ def test_rounds_go_on_in_the_directory_of_the_sweep_until_they_promise_nothing(c
 
     assert json.loads((tmp_path / "s" / "9" / "result.json").read_bytes())["least_share"] == 0.02
     (tmp_path / "s" / "9" / "result.json").unlink()  # as if it had been killed there
-    again = call_datamix(*TRAIN, *SIMPLEX, *more, "sweep.resume=true")
+    again = call_datamix(*TRAIN, *three, *more, "sweep.resume=true")
     assert (again.code, again.err) == (0, "")
     assert sum(line.startswith("#") for line in again.out.splitlines()) == 1
     assert json.loads((tmp_path / "s" / "rounds.json").read_bytes()) == written
