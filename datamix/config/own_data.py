@@ -37,10 +37,9 @@ _MOST_FILES = 1000  # of a folder that are examined to find its kind
 
 
 def refuse_paths(choice: str) -> None:
-    """Refuse paths, and a list of them, where `source=` takes names."""
+    """Refuse paths where `source=` takes names."""
     if match := re.fullmatch(r"\[(.*)\]", choice.strip("'\"")):
-        mend = f"Write source={'+'.join(each.strip() for each in match[1].split(','))}."
-        raise ConfigError("the names of several datasets are joined by +", key="source", value=choice, hint=mend)
+        choice = re.sub(r"\s*,\s*", "+", match[1].strip())  # a list is the sum of its items
     for name in _names(choice):
         if _is_path(name) and not re.match(r"\w+\(", choice):
             mend = advice(name, choice)

@@ -123,12 +123,13 @@ def test_columns_whose_names_need_quotes_have_no_first_look(tmp_path: Path, monk
         assert "tokens" in followed(advice("x.parquet"), tmp_path).spec
 
 
-def test_a_list_of_paths_is_answered_with_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_in_a_list_is_answered_as_in_a_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    mend = r"^source = '\[\./a\.csv, digits\]'; the names of several datasets are joined by \+\. (Write .*)\.$"
-    with pytest.raises(ConfigError, match=mend) as raised:
+    Path("a.csv").write_text("x,y\n1,2\n3,4\n5,6\n7,8\n")
+    with pytest.raises(ConfigError, match=r"^source = '\./a\.csv'; .* source=a\+digits; for a first look, ") as raised:
         datamix.load("source=[./a.csv, digits]")
-    assert "Write source=./a.csv+digits." in str(raised.value)
+    assert "source=my_table+digits source.my_table.path=./a.csv will do." in str(raised.value)
+    refuse_paths("[mnist, fashion]")
 
 
 def made(name: str, folder: Path) -> Path:
