@@ -416,7 +416,7 @@ class BatchIterator(Iterator[Batch]):
             self._buffers_of(program).give_back(chunk, flat.values())
         steps, rows = program.num_steps, program.num_rows
         columns: dict[str, Any] = {leaf: flat[leaf].reshape(steps, rows, *part.shape) for leaf, part in program.spec}
-        # One tensor for all batches: a tensor for each took as long as six batches of 16 small images.
+        # One tensor for all batches: a tensor for each took as long as ten batches of 16 small images.
         return {leaf: self._tensor_of(values) for leaf, values in columns.items()} if self._tensor_of else columns
 
     def _finished(self, batch: Batch) -> Batch:
