@@ -328,14 +328,13 @@ def evaluate(
         batch, cursor = next_batch(data.compiled, carry[0], mesh)
         return (cursor, add(carry[1], batch, first)[0]), None
 
-    def next_of(cursor: Cursor) -> Batch:
-        return next_batch(data.compiled, cursor, mesh)[0]
-
     # Of records in memory, `scan` would only take longer to compile.
     is_scanned = mesh is None and isinstance(data.compiled.reader, Fed)
     steps = data.compiled.scanned_steps(num_batches) if is_scanned else num_batches
     firsts = jnp.arange(steps, dtype=jnp.uint32) * size
-    shapes = jax.eval_shape(scores_of, jax.eval_shape(next_of, data.cursor), firsts[0])
+    spec = data.compiled.program.spec
+    batch = {leaf: jax.ShapeDtypeStruct((size, *part.shape), part.dtype) for leaf, part in spec}
+    shapes = jax.eval_shape(scores_of, batch, firsts[0])
     zeros = jax.tree.map(lambda sums: jnp.zeros(sums.shape, sums.dtype), shapes)
     if is_scanned:
         sums = data.compiled.scan(add, data.cursor, zeros, firsts)[1]
