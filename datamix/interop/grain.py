@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from datamix.errors import ConfigError, StateError, not_installed
+from datamix.errors import ConfigError, not_installed
 from datamix.pipeline.batching import Batching
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline, require_loadable
 from datamix.pipeline.records import Records
+from datamix.pipeline.state import check_step, of_other_worker
 from datamix.spec import Arrays, Batch
 
 try:
@@ -100,16 +101,12 @@ class _Iterator(grain.DatasetIterator[Batch]):  # type: ignore[misc]
           StateError: It is no state of this worker, or another batch size or `skip` makes its step another one.
         """
         self._iterator.restore(state)
-        worker, num_workers = self._worker
-        before, num_before = state.get("worker", _ALONE)
-        if (before, num_before) == self._worker == _ALONE:
+        before = tuple(state.get("worker", _ALONE))
+        if before == self._worker == _ALONE:
             return
-        if self._iterator.step != state["step"]:
-            text = "each worker's state holds a step, and with this batch.size or skip it is another"
-            raise StateError(f"{text}; restore it under the same.")
-        if (before, num_before) == self._worker:
+        check_step(state, self._iterator.step)
+        if before == self._worker:
             return
-        if (before, num_before) != _ALONE or state["step"] != self._batching.after(0, 0):
-            text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of"
-            raise StateError(f"{text} {num_workers}; restore it with num_workers={num_before}.")
-        self._iterator.seek(self._batching.after(0, worker))
+        if before != _ALONE or state["step"] != self._batching.after(0, 0):
+            raise of_other_worker(before, self._worker)
+        self._iterator.seek(self._batching.after(0, self._worker[0]))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import jax
 
-from datamix.errors import ConfigError, StateError, not_installed
+from datamix.errors import ConfigError, not_installed
 from datamix.pipeline import xla
 from datamix.pipeline.iterator import BatchIterator
 from datamix.pipeline.pipeline import Pipeline, require_loadable
-from datamix.pipeline.state import State, check
+from datamix.pipeline.state import State, check, check_step, of_other_worker
 
 try:
     import torch
@@ -109,9 +109,8 @@ class TorchDataset(IterableDataset[Tensors]):
         if loaded is not None:
             own_step, since = _is_own(loaded, worker, num_workers), loaded.get("since", 0)
             iterator.restore(loaded)
-            if (own_step or since) and iterator.step != loaded["step"]:
-                text = "each worker's state holds a step, and with this batch.size or skip it is another"
-                raise StateError(f"{text}; restore it under the same.")
+            if own_step or since:
+                check_step(loaded, iterator.step)
         if not own_step:
             iterator.seek(self._pipeline.batching.after(iterator.step, since + worker))
         self._iterator = iterator
@@ -166,11 +165,9 @@ def _is_own(state: State, worker: int, num_workers: int) -> bool:
     """
     if "worker" not in state:
         return False
-    before, num_before = state["worker"]
-    if (before, num_before) != (worker, num_workers):
-        text = f"this state was taken in worker {before} of {num_before}, and this is worker {worker} of {num_workers}"
+    if (before := tuple(state["worker"])) != (worker, num_workers):
         mend = "give the whole state of the loader to the dataset's load_state_dict, which takes it under any number"
-        raise StateError(f"{text}; restore it with num_workers={num_before}, or {mend}.")
+        raise of_other_worker(before, (worker, num_workers), f", or {mend}")
     return True
 
 

@@ -164,6 +164,29 @@ def check(state: Any) -> None:
         )
 
 
+def check_step(state: State, step: int) -> None:
+    """Refuse the state of a worker that continues at another step than that of the state.
+
+    Raises:
+      StateError: It does.
+    """
+    if step != state["step"]:
+        text = "each worker's state holds a step, and with this batch.size or skip it is another"
+        raise StateError(f"{text}; restore it under the same.")
+
+
+def of_other_worker(before: Sequence[int], worker: Sequence[int], mend: str = "") -> StateError:
+    """The error for a state of another worker, or of another number of workers.
+
+    Args:
+      before: The index of the worker in which the state was taken, and the number of workers.
+      worker: Those where it is restored.
+      mend: Another way to mend it than that number of workers.
+    """
+    text = f"this state was taken in worker {before[0]} of {before[1]}, and this is worker {worker[0]} of {worker[1]}"
+    return StateError(f"{text}; restore it with num_workers={before[1]}{mend}.")
+
+
 def _count(number: Any) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**62:
         raise ValueError
