@@ -191,8 +191,9 @@ def histograms(
     for axis, (name, of_source) in zip(axes, values.items(), strict=False):
         finite = {source: each[np.isfinite(each)].astype(np.float64) for source, each in of_source.items()}
         every = np.concatenate(list(finite.values()))
-        edges = _edges(every)
-        if not np.any(every % 1):
+        are_whole = not np.any(every % 1)
+        edges = _edges(every, are_whole=are_whole)
+        if are_whole:
             axis.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
         for i, source in enumerate(names):
             if len(each := finite.get(source, edges[:0])):
@@ -212,9 +213,9 @@ def histograms(
     return figure
 
 
-def _edges(values: np.ndarray) -> np.ndarray:
+def _edges(values: np.ndarray, *, are_whole: bool) -> np.ndarray:
     """The edges of a histogram's bins, which hold equally many numbers each where all values are whole numbers."""
-    if len(values) and not np.any(values % 1) and (count := np.ptp(values) + 1) < 2**32:
+    if len(values) and are_whole and (count := np.ptp(values) + 1) < 2**32:
         width = -(-count // _BINS)
         edges: np.ndarray = values.min() - 0.5 + width * np.arange(-(-count // width) + 1)
         return edges
